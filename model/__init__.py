@@ -1,0 +1,1 @@
+"""UniPic: one autoregressive model for text-to-image, image editing and image-to-text."""

@@ -1,0 +1,1 @@
+"""From manifests to committed parts: units, replicas, receipts, lineage."""

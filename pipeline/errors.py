@@ -1,0 +1,141 @@
+"""Every way things go wrong, each answering two questions: may it be retried, and which row was it.
+
+    UniPicError
+    ├── JobError                 refused as it stands: mend the job, then run again   (exit 1)
+    │   ├── SpecError            the job file
+    │   ├── ManifestError        the manifest: missing, unreadable, a column that is not there
+    │   ├── CheckpointError      the checkpoint: missing, wrong, altered
+    │   └── OutputError          the output: not writable, or another job's
+    ├── RowError                 one row is bad: it is rejected, its neighbours are delivered
+    ├── StorageError             bytes could not be read or written
+    │   ├── ObjectMissing
+    │   ├── AccessDenied
+    │   ├── StorageFull
+    │   └── StorageUnavailable   throttled, 5xx, reset, timed out                     (retryable)
+    ├── EngineError              a replica failed, whatever the row
+    │   └── OutOfMemory          a micro-batch was too large for the device
+    └── RunStopped               stopped before its end; the same command resumes     (exit 3)
+
+Messages are whole sentences without credentials: every URI in them went through `redact`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"]*)\?[^\s'\"]*", re.IGNORECASE)
+_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """`text` with the query string and user:password of every URI in it removed (signed URLs are secrets)."""
+    return _USERINFO.sub(r"\1", _QUERY.sub(r"\1", text))
+
+
+class UniPicError(Exception):
+    """Base of all errors this project raises.
+
+    Args:
+        message: what happened, a full sentence; secrets in URIs are removed here.
+        remedy: what the user can do about it, or "".
+        row: which manifest row it was ("<file>:<row>"), or "".
+    """
+
+    retryable: bool = False
+
+    def __init__(self, message: str, *, remedy: str = "", row: str = "") -> None:
+        self.message = redact(message)
+        self.remedy = remedy
+        self.row = redact(row)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        where = f"{self.row}: " if self.row else ""
+        what = f"{where}{self.message}"
+        if not self.remedy:
+            return what
+        return f"{what}{'' if what.endswith('.') else '.'} {self.remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), dict(self.__dict__))
+
+
+def _rebuild(cls: type[UniPicError], state: dict[str, Any]) -> UniPicError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, state["message"])
+    error.__dict__.update(state)
+    return error
+
+
+class JobError(UniPicError):
+    """The job cannot run as it stands; nothing was started."""
+
+
+class SpecError(JobError):
+    """The job file is wrong; `message` lists every fault with its place."""
+
+
+class ManifestError(JobError):
+    """The manifest cannot be read or lacks what the task needs."""
+
+
+class CheckpointError(JobError):
+    """The checkpoint is missing, of another layout, or altered."""
+
+
+class OutputError(JobError):
+    """The output folder cannot be written, or belongs to another job."""
+
+
+class RowError(UniPicError):
+    """One manifest row cannot be done.
+
+    Args:
+        kind: the stable class name users filter on, e.g. "UnreadablePicture", "PictureTooLarge",
+            "MissingPicture", "EmptyPrompt", "PromptTooLong", "WrongType", "ForbiddenSource", "ReplicaCrashed".
+        stage: "prepare", "replica" or "finish".
+    """
+
+    def __init__(self, kind: str, message: str, *, stage: str = "prepare", remedy: str = "", row: str = "") -> None:
+        super().__init__(message, remedy=remedy, row=row)
+        self.kind = kind
+        self.stage = stage
+
+
+class StorageError(UniPicError):
+    """Bytes could not be read or written, and trying again will not help."""
+
+
+class ObjectMissing(StorageError):
+    """There is nothing at this address."""
+
+
+class AccessDenied(StorageError):
+    """The credentials are missing, expired or not allowed to do this."""
+
+
+class StorageFull(StorageError):
+    """No space is left where the output goes."""
+
+
+class StorageUnavailable(StorageError):
+    """The store kept failing after every retry: throttled, 5xx, reset or timed out."""
+
+    retryable = True
+
+
+class EngineError(UniPicError):
+    """A replica failed for a reason that is not one row's."""
+
+
+class OutOfMemory(EngineError):
+    """A micro-batch did not fit the device's memory; a smaller one may."""
+
+    retryable = True
+
+
+class RunStopped(UniPicError):
+    """The run ended early with nothing half-written; the same command goes on from there."""
+
+    retryable = True

@@ -1,0 +1,280 @@
+"""The job as a value: closed, frozen, complete. A YAML file is one way to write it (`jobs/spec.py`).
+
+Validation here touches neither network nor GPU. What changes the bytes of the outputs is in the fingerprint (`pipeline/ledger.py`);
+everything under `compute`, `limits` and `storage` may change between two runs of the same output.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Task = Literal["generate", "edit", "caption"]
+TASKS: tuple[Task, ...] = ("generate", "edit", "caption")
+
+
+class Closed(BaseModel):
+    """Unknown keys are faults, values do not change, and types are strict (`"8"` is not 8)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Columns(Closed):
+    """What the task needs: what the manifest calls it."""
+
+    id: str | None = Field(None, description="Column of a row's own id; without it, file and row number identify it.")
+    prompt: str | None = Field(
+        None, description="generate: the prompt. edit: the instruction. caption: a question per row."
+    )
+    image: str | None = Field(None, description="edit, caption: a path or URI, bytes, or a struct {bytes, path}.")
+    seed: str | None = Field(None, description="Integer column that overrides the seed derived for each row.")
+
+
+class Input(Closed):
+    """Where the rows come from."""
+
+    manifest: str = Field(
+        min_length=1,
+        description="Parquet, JSON, JSONL or CSV: a file, a glob, a folder; or a folder of pictures. Local or s3://.",
+    )
+    format: Literal["auto", "parquet", "json", "jsonl", "csv", "images"] = Field(
+        "auto", description="Read off the names unless given."
+    )
+    columns: Columns = Field(
+        default_factory=lambda: Columns(), description="Maps what the task needs to the manifest's columns."
+    )
+    keep: tuple[str, ...] = Field((), description="Further manifest columns to copy into the output rows.")
+    image_root: str | None = Field(
+        None, description="Folder that relative picture paths start from; default: the manifest file's own folder."
+    )
+    max_image_mpx: float = Field(
+        64.0, gt=0, le=1000, description="Pictures with more megapixels are rejected before decoding."
+    )
+    max_image_mb: float = Field(64.0, gt=0, le=4096, description="Pictures with more megabytes are rejected.")
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Model(Closed):
+    """Which replica."""
+
+    checkpoint: str = Field(
+        min_length=1, description="Folder made by `unipic convert` or `unipic init-tiny`, local or s3://."
+    )
+    dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="Arithmetic of the replica; it changes the outputs."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: cuda where a replica is given a GPU, else cpu."
+    )
+
+
+class ImageParams(Closed):
+    """Sampling of generate and edit, with the published model's defaults."""
+
+    image_size: int = Field(1024, ge=16, le=4096, multiple_of=16, description="Side in pixels, a multiple of 16.")
+    samples_per_row: int = Field(1, ge=1, le=1024, description="Pictures per manifest row, each with its own seed.")
+    num_iterations: int = Field(32, ge=1, le=4096, description="Steps in which the picture's tokens are revealed.")
+    guidance: float = Field(
+        3.0, ge=1.0, le=100, description="Classifier-free guidance; 1 turns it off and halves the work."
+    )
+    guidance_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="linear grows from 1 to `guidance`."
+    )
+    temperature: float = Field(1.0, ge=0.0, le=10, description="Scale of the diffusion head's noise.")
+    diffusion_steps: int = Field(100, ge=1, le=1000, description="Steps of the diffusion head for each token.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Job seed; each row derives its own from it.")
+    full_stop: bool = Field(False, description="Add a full stop to every prompt, as the published batch script does.")
+    image_format: Literal["png", "jpeg", "webp"] = Field("png", description="png is lossless.")
+    quality: int = Field(95, ge=1, le=100, description="Of jpeg and webp.")
+
+    @field_validator("guidance", "temperature", mode="before")
+    @classmethod
+    def _int_is_a_float(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
+
+
+class EditParams(ImageParams):
+    """Sampling of edits, and what to ask of rows without an instruction of their own."""
+
+    instruction: str | None = Field(
+        None, min_length=1, description="Asked of every picture where no prompt column is mapped."
+    )
+
+
+class CaptionParams(Closed):
+    """Question and length of captions."""
+
+    question: str = Field(
+        "Describe the image in detail.",
+        min_length=1,
+        description="Asked of every picture without a question of its own.",
+    )
+    max_new_tokens: int = Field(256, ge=1, le=4096, description="Longest caption, in tokens.")
+    image_size: int = Field(1024, ge=16, le=4096, multiple_of=16, description="Side the padded picture is resized to.")
+
+
+class Output(Closed):
+    """Where the outputs go. The folder belongs to this job alone."""
+
+    uri: str = Field(min_length=1, description="Folder, local or s3://; it belongs to this job alone.")
+    images: Literal["inline", "files"] = Field(
+        "inline", description="inline: bytes inside the Parquet; files: pictures beside it."
+    )
+
+
+class Replicas(Closed):
+    min: int = Field(1, ge=1, le=10_000, description="Replicas held from the start.")
+    max: int = Field(1, ge=1, le=10_000, description="Replicas the pool may grow to.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replicas:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) must not be below min ({self.min})")
+        return self
+
+
+class Compute(Closed):
+    """How the work is spread. Nothing here changes what a row gets, save rounding where batch_size differs."""
+
+    replicas: Replicas = Field(default_factory=lambda: Replicas(), description="A number, or {min, max}.")
+    gpus_per_replica: float = Field(0.0, ge=0, le=16, description="0 runs on the CPU.")
+    cpus_per_replica: int = Field(1, ge=1, le=256, description="Also the replica's arithmetic threads on a CPU.")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
+        "auto", description="Rows per micro-batch; auto: from the device's free memory and the task."
+    )
+    rows_per_unit: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Rows per unit of work and commit; default 64, captions 128. Fixed by the first run.",
+    )
+    layout: Literal["staged", "fused"] = Field(
+        "staged", description="staged: CPU work in tasks of its own; fused: all in the replica, cheaper per unit."
+    )
+
+    @field_validator("replicas", mode="before")
+    @classmethod
+    def _number_is_both(cls, value: Any) -> Any:
+        return {"min": value, "max": value} if type(value) is int else value
+
+    @field_validator("gpus_per_replica", mode="before")
+    @classmethod
+    def _int_is_a_float(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
+
+
+class Limits(Closed):
+    """When to stop early."""
+
+    max_rejected: str | int = Field("100%", description="Rows that may fail: a count, or a share such as 1%.")
+    until: str | None = Field(
+        None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description='Local time of day to stop at, quoted: "07:00".'
+    )
+    max_hours: float | None = Field(None, gt=0, le=10_000, description="Hours after which no new unit starts.")
+    grace_s: float = Field(
+        120.0, ge=0, le=86_400, description="Seconds that units in flight get to finish after a stop."
+    )
+    stall_s: float = Field(
+        1800.0, gt=0, le=86_400, description="Seconds without any progress after which the run stops."
+    )
+    batch_timeout_s: float = Field(
+        1800.0, gt=0, le=86_400, description="Seconds one micro-batch may take before its replica is given up."
+    )
+
+    @field_validator("max_hours", "grace_s", "stall_s", "batch_timeout_s", mode="before")
+    @classmethod
+    def _int_is_a_float(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
+
+    @field_validator("max_rejected")
+    @classmethod
+    def _count_or_share(cls, value: str | int) -> str | int:
+        if isinstance(value, int):
+            if isinstance(value, bool) or value < 0:
+                raise ValueError(f"must be a count of 0 or more, or a share such as 1%, got {value}")
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)
+        if match is None or float(match[1]) > 100:
+            raise ValueError(f"must be a count, or a share from 0% to 100%, got {value!r}")
+        return value
+
+    def rejected_allowed(self, rows: int) -> int:
+        """How many of `rows` may be rejected."""
+        if isinstance(self.max_rejected, int):
+            return self.max_rejected
+        return int(float(self.max_rejected.rstrip("% ")) / 100 * rows)
+
+
+class StorageOptions(Closed):
+    """How to reach S3. Credentials come from the environment or the usual AWS files, never from here."""
+
+    endpoint_url: str | None = Field(None, pattern=r"^https?://[^@\s]+$", description="For stores other than AWS.")
+    region: str | None = Field(None, min_length=1)
+    anonymous: bool = Field(False, description="Sign no request (public buckets).")
+    max_attempts: int = Field(6, ge=1, le=20, description="Tries of one request before it counts as failed.")
+    backoff_max_s: float = Field(20.0, gt=0, le=300, description="Longest wait between two tries.")
+
+    @field_validator("backoff_max_s", mode="before")
+    @classmethod
+    def _int_is_a_float(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
+
+
+class Job(Closed):
+    """One task over one manifest into one output folder."""
+
+    name: str = Field(
+        min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", description="For people and logs."
+    )
+    task: Task
+    input: Input
+    model: Model
+    params: ImageParams | CaptionParams
+    output: Output
+    compute: Compute = Field(default_factory=lambda: Compute(), description="How the work is spread.")
+    limits: Limits = Field(default_factory=lambda: Limits(), description="When to stop early.")
+    storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="How to reach S3.")
+
+    @property
+    def rows_per_unit(self) -> int:
+        return self.compute.rows_per_unit or (128 if self.task == "caption" else 64)
+
+    @property
+    def samples_per_row(self) -> int:
+        return self.params.samples_per_row if isinstance(self.params, ImageParams) else 1
+
+    @property
+    def image_size(self) -> int:
+        return self.params.image_size
+
+
+class GenerateJob(Job):
+    """Pictures from prompts."""
+
+    task: Literal["generate"]
+    params: ImageParams = Field(default_factory=lambda: ImageParams(), description="Sampling.")
+
+
+class EditJob(Job):
+    """Pictures from pictures and instructions."""
+
+    task: Literal["edit"]
+    params: EditParams = Field(
+        default_factory=lambda: EditParams(), description="Sampling, and an instruction for all rows."
+    )
+
+
+class CaptionJob(Job):
+    """Text from pictures."""
+
+    task: Literal["caption"]
+    params: CaptionParams = Field(default_factory=lambda: CaptionParams(), description="Question and length.")
+
+
+AnyJob = Annotated[GenerateJob | EditJob | CaptionJob, Field(discriminator="task")]
