@@ -172,7 +172,7 @@ class Compute(Closed):
 class Limits(Closed):
     """When to stop early."""
 
-    max_rejected: str | int = Field("100%", description="Rows that may fail: a count, or a share such as 1%.")
+    max_rejected: str | int = Field("10%", description="Rows that may fail: a count, or a share such as 1%.")
     until: str | None = Field(
         None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description='Local time of day to stop at, quoted: "07:00".'
     )

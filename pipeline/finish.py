@@ -1,0 +1,69 @@
+"""Stage three: encode, write the parts, commit the receipt. The receipt comes last: without it nothing has happened."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.context import RunContext
+from pipeline.ledger import receipt_path
+from pipeline.lineage import sha256
+from pipeline.parts import data_part, data_rows, part_name, rejected_part
+from pipeline.records import Part, Receipt, Unit
+from pipeline.storage import join
+
+
+def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
+    """Write and commit one unit.
+
+    Returns:
+        The receipt that stands in storage afterwards: ours, or that of another run of the same job that was first.
+
+    Raises:
+        StorageError: something could not be written; the unit is not done and may be tried again.
+    """
+    started = time.monotonic()
+    rows, files = data_rows(unit, answered, context)
+    output = context.job.output.uri
+    for path, data in files.items():
+        context.storage.write(join(output, path), data)
+    parts: list[Part] = []
+    # Data first in the receipt, last in storage: whoever lists data/ early finds rejected rows already explained.
+    for folder, data in (
+        ("rejected", rejected_part(unit, answered, context)),
+        ("data", data_part(unit, rows, answered, context)),
+    ):
+        if data is not None:
+            path = f"{folder}/{part_name(unit)}"
+            context.storage.write(join(output, path), data)
+            count = len(rows) if folder == "data" else answered.num_rows - len(rows)
+            parts.insert(0, Part(path, count, len(data), sha256(data)))
+    facts = json.loads((answered.schema.metadata or {}).get(b"facts", b"{}"))
+    receipt = Receipt(
+        unit=unit.id,
+        file=unit.file.name,
+        first_row=unit.first_row,
+        rows=unit.rows,
+        ok=len(rows),
+        rejected=answered.num_rows - len(rows),
+        parts=tuple(parts),
+        source_version=unit.file.version,
+        resized=facts.pop("resized", False),
+        facts=_facts(facts, time.monotonic() - started),
+    )
+    return commit(receipt, context)
+
+
+def commit(receipt: Receipt, context: RunContext) -> Receipt:
+    """Put the receipt where it makes the unit done, unless it is done already."""
+    uri = join(context.job.output.uri, receipt_path(receipt.unit))
+    if context.storage.put_if_absent(uri, receipt.to_json().encode()):
+        return receipt
+    return Receipt.from_json(context.storage.read(uri))
+
+
+def _facts(facts: dict[str, Any], finish_s: float) -> dict[str, Any]:
+    return {**facts, "finish_s": round(finish_s, 4), "finished": round(time.time(), 3)}

@@ -1,0 +1,224 @@
+"""The one place that builds the Ray Data graph: prepare → replica pool → finish, one unit a block all the way.
+
+A stage never raises: a raise would abort the whole run, and Ray's own retries know nothing of rows. What went wrong
+travels in the row and reaches the driver as an `Outcome`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.context import RunContext
+from pipeline.errors import UniPicError
+from pipeline.finish import finish
+from pipeline.prepare import prepare
+from pipeline.records import Receipt, Unit
+from pipeline.replica import MakeEngine, Replica
+from pipeline.supervisor import Door, RemoteDoor, Supervisor
+
+# Unequal shares keep Ray from fusing neighbouring stages into one task (which would move decoding into the replica).
+PREPARE_CPUS = 0.5
+FINISH_CPUS = 0.4
+UNITS_PER_REPLICA_AT_ONCE = 3  # one unpacked, one on the device, one packed
+
+TRAVELLING = pa.schema([("unit", pa.string()), ("payload", pa.large_binary()), ("error", pa.string())])
+"""One row a block. `payload`: an Arrow IPC stream, opened without copying; null when there is nothing to work on."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a unit has no receipt: a `UniPicError` told across processes, or an error of ours."""
+
+    kind: str
+    message: str
+    stage: str
+    retryable: bool
+    details: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one unit: a receipt, a failure, or neither (the run was stopping before it began)."""
+
+    unit: Unit
+    receipt: Receipt | None
+    failure: Failure | None
+
+
+def pack(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def unpack(payload: pa.LargeBinaryScalar) -> pa.Table:
+    return pa.ipc.open_stream(payload.as_buffer()).read_all()
+
+
+def _travel(unit: str, payload: pa.Buffer | bytes | None, error: str | None = None) -> pa.Table:
+    return pa.table([[unit], pa.array([payload], pa.large_binary()), [error]], schema=TRAVELLING)
+
+
+def _stage(name: str, batch: pa.Table, work: Callable[[Unit, Any], pa.Buffer | bytes | None]) -> pa.Table:
+    """Run `work` on the one unit in `batch`; whatever it raises goes on as data, and later stages pass it by."""
+    unit, payload, error = (batch.column(column)[0] for column in TRAVELLING.names)
+    if error.as_py() is not None or (name != "prepare" and not payload.is_valid):
+        return _travel(unit.as_py(), None, error.as_py())
+    try:
+        return _travel(unit.as_py(), work(Unit.from_json(unit.as_py()), payload))
+    except Exception as caught:
+        ours = isinstance(caught, UniPicError)
+        failure = {
+            "kind": type(caught).__name__,
+            "message": str(caught),
+            "stage": name,
+            "retryable": caught.retryable if isinstance(caught, UniPicError) else False,
+            "details": "" if ours and caught.__cause__ is None else traceback.format_exc(),
+        }
+        return _travel(unit.as_py(), None, json.dumps(failure))
+
+
+def prepare_stage(batch: pa.Table, context: RunContext, door: Door) -> pa.Table:
+    return _stage("prepare", batch, lambda unit, _: None if door.stopping() else pack(prepare(unit, context)))
+
+
+class ReplicaStage:
+    """One replica of the pool."""
+
+    def __init__(self, context: RunContext, door: Door, make_engine: MakeEngine) -> None:
+        self.door = door
+        self.replica = Replica(context, door, make_engine)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer | None:
+            # Units decoded ahead must not start a fresh batch once the run is stopping.
+            return None if self.door.stopping() else pack(self.replica.answer(unit, unpack(payload)))
+
+        return _stage("replica", batch, work)
+
+
+def finish_stage(batch: pa.Table, context: RunContext) -> pa.Table:
+    return _stage("finish", batch, lambda unit, payload: finish(unit, unpack(payload), context).to_json().encode())
+
+
+class FusedStage:
+    """All three stages in the replica's own process: no copies, but CPU work stays on the replica's node."""
+
+    def __init__(self, context: RunContext, door: Door, make_engine: MakeEngine) -> None:
+        self.context = context
+        self.door = door
+        self.replica = Replica(context, door, make_engine)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        def work(unit: Unit, _: object) -> bytes | None:
+            if self.door.stopping():
+                return None
+            answered = self.replica.answer(unit, prepare(unit, self.context))
+            return finish(unit, answered, self.context).to_json().encode()
+
+        return _stage("prepare", batch, work)
+
+
+def outcomes(units: Sequence[Unit], context: RunContext, supervisor: Any, make_engine: MakeEngine) -> Iterator[Outcome]:
+    """Run `units` through a fresh graph; lazy, in order of completion.
+
+    The iteration also ends, without a word, when the executor is shut down: whoever iterates compares with the ledger.
+
+    Args:
+        supervisor: handle of the run's `Supervisor` actor.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    door = RemoteDoor(supervisor)
+    compute = context.job.compute
+    pool = ActorPoolStrategy(
+        min_size=compute.replicas.min,
+        max_size=compute.replicas.max,
+        max_concurrent_calls_per_actor=UNITS_PER_REPLICA_AT_ONCE,
+        enable_true_multi_threading=True,
+    )
+    stage = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+    replica = {
+        **stage,
+        "compute": pool,
+        "num_cpus": compute.cpus_per_replica,
+        "num_gpus": compute.gpus_per_replica or None,
+        "fn_constructor_kwargs": {"context": context, "door": door, "make_engine": make_engine},
+    }
+    source = pa.concat_tables([_travel(unit.to_json(), None) for unit in units])
+    dataset = ray.data.from_arrow(source).repartition(target_num_rows_per_block=1)
+    if compute.layout == "fused":
+        dataset = dataset.map_batches(FusedStage, **replica)
+    else:
+        dataset = (
+            dataset.map_batches(
+                prepare_stage, fn_kwargs={"context": context, "door": door}, num_cpus=PREPARE_CPUS, **stage
+            )
+            .map_batches(ReplicaStage, **replica)
+            .map_batches(finish_stage, fn_kwargs={"context": context}, num_cpus=FINISH_CPUS, **stage)
+        )
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch.to_pylist():
+            yield _outcome(row)
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    return Outcome(
+        unit=Unit.from_json(row["unit"]),
+        receipt=Receipt.from_json(row["payload"]) if row["payload"] else None,
+        failure=Failure(**json.loads(row["error"])) if row["error"] else None,
+    )
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]:
+    """Connect to Ray (a private local one where `address` is None), quietly, and end with it.
+
+    Yields:
+        A handle of a new `Supervisor` actor.
+    """
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    already = ray.is_initialized()
+    if not already:
+        local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, int(cpus + 1))}
+        ray.init(
+            address=address or "local",
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            **(local if address is None else {}),
+        )
+    _configure(verbose)
+    supervisor = ray.remote(num_cpus=0, max_concurrency=1)(Supervisor).remote()
+    try:
+        yield supervisor
+    finally:
+        ray.kill(supervisor) if already else ray.shutdown()
+
+
+def _configure(verbose: bool) -> None:
+    """Blocks stay whole units, and Ray keeps its own counsel."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = None
+    context.memory_usage_poll_interval_s = None
+    context.enable_progress_bars = verbose
+    context.print_on_execution_start = verbose
+    if not verbose:
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)

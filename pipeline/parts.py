@@ -1,0 +1,174 @@
+"""A unit's answers as two Parquet files: data rows and rejected rows. Their bytes depend on nothing volatile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.context import RunContext
+from pipeline.images import encode
+from pipeline.job import ImageParams, Job
+from pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
+from pipeline.manifest import read_unit
+from pipeline.records import OUTPUT_VERSION, PICTURE, Unit
+from pipeline.storage import join
+
+SUFFIX = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+
+REJECTION = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("message", pa.string()),
+        ("stage", pa.string()),
+        ("attempts", pa.int32()),
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("sample", pa.int32()),
+    ]
+)
+
+
+def part_name(unit: Unit) -> str:
+    return f"part-{unit.id}.parquet"
+
+
+def data_schema(job: Job) -> pa.Schema:
+    """Columns of the data rows of `job`, before its `keep` columns."""
+    head = [("id", pa.string()), ("sample", pa.int32())]
+    body = {
+        "generate": [("prompt", pa.string()), ("image", PICTURE)],
+        "edit": [("source", pa.string()), ("instruction", pa.string()), ("image", PICTURE)],
+        "caption": [("source", pa.string()), ("question", pa.string()), ("caption", pa.string())],
+    }[job.task]
+    if job.task == "caption":
+        head = head[:1]
+    return pa.schema([*head, *body, ("lineage", LINEAGE)])
+
+
+def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """The well rows of a unit as rows of `data_schema`, and the pictures to write beside them (path → bytes)."""
+    job = context.job
+    params = json.dumps(row_params(job), sort_keys=True)
+    rows: list[dict[str, Any]] = []
+    files: dict[str, bytes] = {}
+    well = answered.filter(pc.is_null(answered.column("fault")))
+    for row in well.to_pylist():
+        seed = row["seed"] if isinstance(job.params, ImageParams) else None
+        identity = lineage_id(
+            task=job.task,
+            prompt=row["prompt"],
+            params=params,
+            seed=seed,
+            input_sha256=row["input_sha256"],
+            checkpoint=context.checkpoint_digest,
+        )
+        lineage = {
+            "lineage_id": identity,
+            "source_file": unit.file.uri,
+            "source_row": row["row"],
+            "row_digest": row["row_digest"],
+            "input_sha256": row["input_sha256"],
+            "parent_lineage_id": row["parent"],
+            "task": job.task,
+            "prompt": row["prompt"],
+            "params": params,
+            "seed": seed,
+            "sample": row["sample"],
+            "checkpoint": context.checkpoint_digest,
+            "code_version": context.code_version,
+            "output_version": OUTPUT_VERSION,
+        }
+        out = {name: row.get(name) for name in ("id", "sample", "source", "prompt")}
+        out |= {"instruction": row["prompt"], "question": row["prompt"]}
+        if isinstance(job.params, ImageParams):
+            data = _encoded(row["answer"], job.params, lineage)
+            out["image"], beside = _placed(unit, row, data, job)
+            files |= beside
+        else:
+            data = row["answer"]
+            out["caption"] = data.decode()
+        out["lineage"] = {**lineage, "output_sha256": sha256(data)}
+        rows.append(out)
+    return rows, files
+
+
+def _encoded(raw: bytes, params: ImageParams, lineage: Mapping[str, Any]) -> bytes:
+    pixels = np.frombuffer(raw, np.uint8).reshape(params.image_size, params.image_size, 3)
+    names = ("lineage_id", "task", "prompt", "seed", "checkpoint")
+    facts = {name: str(lineage[name]) for name in names}
+    return encode(pixels, image_format=params.image_format, quality=params.quality, facts=facts)
+
+
+def _placed(unit: Unit, row: Mapping[str, Any], data: bytes, job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The picture's struct, and its file where pictures stand beside the Parquet."""
+    params = job.params
+    assert isinstance(params, ImageParams)
+    name = f"{unit.file.key}-{row['row']:010d}-{row['sample']}.{SUFFIX[params.image_format]}"
+    if job.output.images == "inline":
+        return {"bytes": data, "path": name}, {}
+    path = f"images/{name}"
+    return {"bytes": None, "path": join(job.output.uri, path)}, {path: data}
+
+
+def data_part(unit: Unit, rows: Sequence[Mapping[str, Any]], answered: pa.Table, context: RunContext) -> bytes | None:
+    """The data part's bytes, or None where no row of the unit is well."""
+    if not rows:
+        return None
+    table = pa.Table.from_pylist(list(rows), schema=data_schema(context.job))
+    well = pc.is_null(answered.column("fault"))
+    for name in context.job.input.keep:
+        table = table.append_column(_free_name(name, table), answered.filter(well).column(f"keep.{name}"))
+    return parquet_bytes(table)
+
+
+def _free_name(name: str, table: pa.Table) -> str:
+    """A kept column never hides one of ours."""
+    return f"source_{name}" if name in table.column_names else name
+
+
+def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes | None:
+    """The rejected rows with the manifest's own columns, so that the part is a manifest again; None without any."""
+    bad = answered.filter(pc.is_valid(answered.column("fault"))).select(["row", "sample", "fault"]).to_pylist()
+    if not bad:
+        return None
+    columns = [name for name in context.columns if name != "rejection"]
+    source = read_unit(unit, columns, context.storage)
+    table = source.take(pa.array([row["row"] - unit.first_row for row in bad], pa.int64()))
+    rejections = [
+        {**row["fault"], "source_file": unit.file.uri, "source_row": row["row"], "sample": row["sample"]} for row in bad
+    ]
+    return parquet_bytes(table.append_column("rejection", pa.array(rejections, REJECTION)))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """`table` as one Parquet file; Image columns are declared the way 🤗 datasets reads them."""
+    features = {name: {"_type": "Image"} for name in table.column_names if table.schema.field(name).type == PICTURE}
+    metadata = (
+        {"huggingface": json.dumps({"info": {"features": _features(table.schema, features)}})} if features else {}
+    )
+    sink = pa.BufferOutputStream()
+    # Level 1: captions and lineage shrink well, encoded pictures pass through at memory speed.
+    pq.write_table(
+        table.replace_schema_metadata(metadata or None).combine_chunks(), sink, compression="zstd", compression_level=1
+    )
+    return bytes(sink.getvalue())
+
+
+def _features(schema: pa.Schema, images: Mapping[str, Any]) -> dict[str, Any]:
+    """Every column's feature in datasets' own terms; it takes all of them or none."""
+    from_arrow = {"large_string": "string", "double": "float64", "float": "float32"}
+
+    def feature(kind: pa.DataType) -> Any:
+        if pa.types.is_struct(kind):
+            return {child.name: feature(child.type) for child in kind}
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            return {"_type": "List", "feature": feature(kind.value_type)}
+        return {"_type": "Value", "dtype": from_arrow.get(str(kind), str(kind))}
+
+    return {f.name: images.get(f.name) or feature(f.type) for f in schema}

@@ -1,0 +1,154 @@
+"""What a job would do, found out without doing it: no Ray, no model (save for a probe), nothing written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from pipeline.context import RunContext
+from pipeline.errors import OutputError
+from pipeline.job import Job
+from pipeline.ledger import Ledger
+from pipeline.manifest import Manifest, bindings, check_columns, head, units
+from pipeline.parts import data_part, data_rows
+from pipeline.prepare import prepare
+from pipeline.records import ManifestFile
+from pipeline.replica import MakeEngine, Replica, UniPicEngine
+from pipeline.storage import Storage
+from pipeline.supervisor import LocalDoor
+from pipeline.weights import CheckpointInfo, describe
+
+HEAD_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One unit, done here and thrown away.
+
+    Attributes:
+        rows: output rows it gave, rejected ones included.
+        load_s: seconds to load the replica.
+        unit_s: seconds from manifest rows to encoded part.
+        part_bytes: size of its data part.
+        total_s: what all that is left would take on `replicas` replicas like this one.
+        total_bytes: what all output would weigh.
+    """
+
+    rows: int
+    rejected: int
+    load_s: float
+    unit_s: float
+    part_bytes: int
+    replicas: int
+    total_s: float
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would run. `rows` are manifest rows, `rows_out` output rows (rows × samples)."""
+
+    name: str
+    task: str
+    files: tuple[ManifestFile, ...]
+    rows: int
+    rows_out: int
+    units: int
+    units_done: int
+    rows_per_unit: int
+    columns: dict[str, str]
+    bound: dict[str, str]
+    head: list[dict[str, Any]]
+    output: str
+    output_state: str
+    conditional_puts: bool | None
+    checkpoint: CheckpointInfo
+    notes: list[str]
+    probe: Probe | None = None
+
+
+def plan(job: Job, storage: Storage, *, probe: bool = False, make_engine: MakeEngine = UniPicEngine) -> Plan:
+    """Look at everything `job` names.
+
+    Args:
+        probe: also load a replica here and do the first unit that is left, to say what the job costs.
+
+    Raises:
+        JobError: what `run` would refuse, `plan` refuses alike.
+    """
+    info = describe(job.model.checkpoint, storage)
+    ledger = Ledger(job.output.uri, storage)
+    record = ledger.check_owner(job, info.digest)
+    manifest = ledger.discover(job)
+    check_columns(manifest, job)
+    rows_per_unit = record.rows_per_unit if record else job.rows_per_unit
+    done = ledger.done()
+    ids = [unit.id for unit in units(manifest, rows_per_unit)]
+    units_done = sum(one in done for one in ids)
+    conditional, notes = _output_notes(job, storage)
+    return Plan(
+        name=job.name,
+        task=job.task,
+        files=manifest.files,
+        rows=manifest.rows,
+        rows_out=manifest.rows * job.samples_per_row,
+        units=len(ids),
+        units_done=units_done,
+        rows_per_unit=rows_per_unit,
+        columns={field.name: str(field.type) for field in manifest.schema},
+        bound=bindings(job),
+        head=head(manifest, HEAD_ROWS, storage),
+        output=job.output.uri,
+        output_state="new" if record is None else "done" if units_done == len(ids) else "begun",
+        conditional_puts=conditional,
+        checkpoint=info,
+        notes=notes,
+        probe=_probe(job, manifest, rows_per_unit, done, info, make_engine) if probe else None,
+    )
+
+
+def _output_notes(job: Job, storage: Storage) -> tuple[bool | None, list[str]]:
+    try:
+        storage.check_writable(job.output.uri)
+    except OutputError as error:
+        return None, [str(error)]
+    if storage.conditional_puts(job.output.uri):
+        return True, []
+    return False, [
+        "This store ignores put-if-absent. Two runs of the job at once stay safe all the same: "
+        "they write the same bytes to the same names."
+    ]
+
+
+def _probe(
+    job: Job, manifest: Manifest, rows_per_unit: int, done: set[str], info: CheckpointInfo, make_engine: MakeEngine
+) -> Probe | None:
+    every = units(manifest, rows_per_unit)
+    left = next(islice((unit for unit in every if unit.id not in done), 1), None)
+    if left is None or not left.file.uri:
+        left = next(iter(units(manifest, rows_per_unit)), None) if left is None else left
+    if left is None or not left.file.uri:
+        return None  # a folder of pictures nobody has listed yet has no file to read rows from
+    context = RunContext(job, info.digest, tuple(manifest.schema.names))
+    started = time.monotonic()
+    replica = Replica(context, LocalDoor(), make_engine)
+    loaded = time.monotonic()
+    answered = replica.answer(left, prepare(left, context))
+    rows, _ = data_rows(left, answered, context)
+    part = data_part(left, rows, answered, context) or b""
+    unit_s = time.monotonic() - loaded
+    units_left = sum(unit.id not in done for unit in units(manifest, rows_per_unit))
+    per_row_s = unit_s / answered.num_rows
+    rows_left = min(units_left * rows_per_unit, manifest.rows) * job.samples_per_row
+    return Probe(
+        rows=answered.num_rows,
+        rejected=answered.num_rows - len(rows),
+        load_s=loaded - started,
+        unit_s=unit_s,
+        part_bytes=len(part),
+        replicas=job.compute.replicas.max,
+        total_s=rows_left * per_row_s / job.compute.replicas.max,
+        total_bytes=int(len(part) / answered.num_rows * manifest.rows * job.samples_per_row),
+    )

@@ -1,0 +1,295 @@
+"""Stage two: the one place that runs the model. A replica answers a unit's rows in micro-batches.
+
+The only module that imports `model`, and only when a replica or the picture fitting is really needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from pipeline.context import RunContext
+from pipeline.errors import EngineError
+from pipeline.job import CaptionParams, ImageParams, Job
+from pipeline.records import FAULT, Unit
+from pipeline.supervisor import Door, Rows
+from pipeline.weights import local_copy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+CRASHES_BEFORE_SPLIT = 2
+"""A replica can die of many things; a micro-batch is suspected when it has been there twice."""
+
+Fault = dict[str, Any]
+
+
+class Engine(Protocol):
+    """What a replica needs of a model: `model.engine.Engine`, or a stand-in in tests and benchmarks."""
+
+    def answer(self, rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+        """One answer a row, in order: (S, S, 3) uint8 pixels as bytes, or text."""
+        ...
+
+    def fault_of(self, prompt: str) -> str | None:
+        """Why this prompt cannot be run, or None."""
+        ...
+
+    def max_batch(self) -> int: ...
+
+    def facts(self) -> dict[str, Any]: ...
+
+
+MakeEngine = Callable[[RunContext], Engine]
+
+
+def fit(picture: Image.Image, *, task: str, image_size: int) -> np.ndarray:
+    """The picture as the model takes it: (S, S, 3) uint8, padded (caption) or cropped (edit) to a square."""
+    from model.pixels import fit as model_fit
+
+    return model_fit(picture, task=task, image_size=image_size)  # type: ignore[arg-type]
+
+
+class UniPicEngine:
+    """A loaded UniPic behind the `Engine` protocol, with one job's task and settings."""
+
+    def __init__(self, context: RunContext) -> None:
+        from model.engine import Engine as ModelEngine
+
+        job = context.job
+        folder = local_copy(job.model.checkpoint, context.checkpoint_digest, context.storage)
+        self.job = job
+        self.device = _device(job)
+        self.model = ModelEngine.load(
+            folder, device=self.device, dtype=job.model.dtype, threads=job.compute.cpus_per_replica
+        )
+        self.settings = _settings(job)
+
+    def answer(self, rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+        import numpy as np
+        from model.engine import CaptionItem, EditItem, GenerateItem
+
+        def picture(row: dict[str, Any]) -> np.ndarray:
+            return np.frombuffer(row["pixels"], np.uint8).reshape(self.job.image_size, self.job.image_size, 3)
+
+        if self.job.task == "caption":
+            return list(self.model.caption([CaptionItem(r["prompt"], picture(r)) for r in rows], self.settings))
+        if self.job.task == "edit":
+            edits = [EditItem(r["prompt"], picture(r), r["seed"]) for r in rows]
+            return [one.tobytes() for one in self.model.edit(edits, self.settings)]
+        prompts = [GenerateItem(r["prompt"], r["seed"]) for r in rows]
+        return [one.tobytes() for one in self.model.generate(prompts, self.settings)]
+
+    def fault_of(self, prompt: str) -> str | None:
+        return self.model.fault_of(prompt, task=self.job.task)
+
+    def max_batch(self) -> int:
+        return self.model.max_batch(self.job.task, self.settings)
+
+    def facts(self) -> dict[str, Any]:
+        return {"device": self.device, "dtype": self.job.model.dtype}
+
+
+def _device(job: Job) -> str:
+    if job.model.device != "auto":
+        return job.model.device
+    return "cuda" if job.compute.gpus_per_replica > 0 else "cpu"
+
+
+def _settings(job: Job) -> Any:
+    from model.engine import CaptionSettings, SamplingSettings
+
+    params = job.params
+    if isinstance(params, CaptionParams):
+        return CaptionSettings(image_size=params.image_size, max_new_tokens=params.max_new_tokens)
+    return SamplingSettings(
+        image_size=params.image_size,
+        num_iterations=params.num_iterations,
+        guidance=params.guidance,
+        guidance_schedule=params.guidance_schedule,
+        temperature=params.temperature,
+        diffusion_steps=params.diffusion_steps,
+        full_stop=params.full_stop,
+    )
+
+
+class Replica:
+    """Holds one engine and turns prepared rows into answers.
+
+    Safe to call from several threads: one unit is unpacked or packed while another is on the device.
+
+    Raises:
+        EngineError: from `answer`, with the cause, when the engine could not be loaded.
+    """
+
+    def __init__(self, context: RunContext, door: Door, make_engine: MakeEngine = UniPicEngine) -> None:
+        self.context = context
+        self.door = door
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
+        self.device_lock = threading.Lock()
+        self.broken: EngineError | None = None
+        door.loading(self.name)
+        try:
+            self.engine = make_engine(context)
+            wanted = context.job.compute.batch_size
+            self.planned_batch_size = max(1, self.engine.max_batch() if wanted == "auto" else wanted)
+            self.batch_size = self.planned_batch_size
+        except Exception as error:
+            # Ray would start a replica that cannot load again and again: the first unit carries the reason out instead.
+            self.broken = EngineError(f"the replica could not load its model: {type(error).__name__}: {error}")
+            self.broken.__cause__ = error
+        door.loaded(self.name)
+
+    def answer(self, unit: Unit, prepared: pa.Table) -> pa.Table:
+        """Answer every well row of `prepared`.
+
+        Returns:
+            `prepared` without `pixels`, with `answer` (large_binary: pixels, or UTF-8 text) and updated `fault`;
+            facts of this attempt stand in the schema's metadata under "facts".
+        """
+        if self.broken is not None:
+            raise self.broken
+        started = time.monotonic()
+        rows = prepared.drop_columns([n for n in prepared.column_names if n.startswith("keep.")]).to_pylist()
+        faults: list[Fault | None] = [row["fault"] for row in rows]
+        answers: list[bytes | str | None] = [None] * len(rows)
+        for at, row in enumerate(rows):
+            if faults[at] is None and (why := self.engine.fault_of(row["prompt"])) is not None:
+                faults[at] = {"kind": "PromptRefused", "message": why, "stage": "replica", "attempts": 1}
+        well = [at for at, fault in enumerate(faults) if fault is None]
+        batches = _Batches(self, unit, [rows[at] for at in well])
+        for position, outcome in batches.run():
+            if isinstance(outcome, dict):
+                faults[well[position]] = outcome
+            else:
+                answers[well[position]] = outcome
+        facts = {
+            "replica": self.name,
+            "host": socket.gethostname(),
+            "micro_batch": batches.size,
+            "resized": batches.resized,
+            "attempts": batches.attempts,
+            "device_s": round(batches.device_s, 4),
+            "replica_s": round(time.monotonic() - started, 4),
+            **self.engine.facts(),
+        }
+        return _answered(prepared, answers, faults, facts)
+
+
+def _answered(
+    prepared: pa.Table, answers: Sequence[bytes | str | None], faults: Sequence[Fault | None], facts: dict[str, Any]
+) -> pa.Table:
+    raw = [one.encode() if isinstance(one, str) else one for one in answers]
+    table = prepared.drop_columns(["pixels", "fault"])
+    table = table.append_column("answer", pa.array(raw, pa.large_binary()))
+    table = table.append_column("fault", pa.array(faults, FAULT))
+    return table.replace_schema_metadata({"facts": json.dumps(facts)})
+
+
+class _Batches:
+    """One unit's way over the device: micro-batches in row order, smaller ones where something broke.
+
+    Attributes:
+        size: rows a micro-batch in the end.
+        resized: True when any micro-batch was not cut as planned.
+        attempts: times this unit was started on a replica.
+        device_s: seconds on the device.
+    """
+
+    def __init__(self, replica: Replica, unit: Unit, rows: list[dict[str, Any]]) -> None:
+        self.replica = replica
+        self.unit = unit
+        self.rows = rows
+        self.size = replica.batch_size
+        self.crashed = replica.door.start(unit.id)
+        self.attempts = len(self.crashed) + 1
+        self.resized = self.size != replica.planned_batch_size
+        self.device_s = 0.0
+
+    def run(self) -> Iterator[tuple[int, bytes | str | Fault]]:
+        """(position, answer or fault) for every row."""
+        first = 0
+        while first < len(self.rows):
+            last = min(first + self.size, len(self.rows))
+            yield from self._part((first, last))
+            first = last
+
+    def _part(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
+        first, last = rows
+        deaths = sum(crash == rows for crash in self.crashed)
+        inside = [crash for crash in self.crashed if first <= crash[0] and crash[1] <= last and crash != rows]
+        if last - first == 1 and deaths >= CRASHES_BEFORE_SPLIT:
+            message = f"replicas died {deaths} times while this row was alone on the device"
+            yield first, _fault("ReplicaCrashed", message, attempts=self.attempts)
+        elif last - first > 1 and (deaths >= CRASHES_BEFORE_SPLIT or inside):
+            yield from self._halves(rows)
+        else:
+            yield from self._try(rows)
+
+    def _halves(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
+        self.resized = True
+        middle = (rows[0] + rows[1] + 1) // 2
+        yield from self._part((rows[0], middle))
+        yield from self._part((middle, rows[1]))
+
+    def _try(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
+        first, last = rows
+        try:
+            answers = self._on_device(rows)
+        except MemoryError as error:
+            if last - first == 1:
+                yield first, _fault("OutOfMemory", str(error) or "one row alone does not fit", attempts=self.attempts)
+                return
+            # What fitted is remembered: the next micro-batch, and the next unit, start from it.
+            self.size = self.replica.batch_size = min(self.size, (last - first + 1) // 2)
+            yield from self._halves(rows)
+        except Exception as error:
+            if last - first == 1:
+                message = f"{type(error).__name__}: {error}"
+                yield first, _fault("ReplicaFailed", message, attempts=self.attempts)
+                return
+            yield from self._halves(rows)
+        else:
+            yield from enumerate(answers, start=first)
+
+    def _on_device(self, rows: Rows) -> list[bytes | str]:
+        first, last = rows
+        with self.replica.device_lock:
+            self.replica.door.attempt(self.unit.id, rows)
+            started = time.monotonic()
+            done = 0
+            try:
+                with _memory_errors():
+                    answers = self.replica.engine.answer(self.rows[first:last])
+                if len(answers) != last - first:
+                    raise EngineError(f"the engine gave {len(answers)} answers for {last - first} rows")
+                done = len(answers)
+            finally:
+                self.device_s += time.monotonic() - started
+                self.replica.door.answered(self.unit.id, rows, done)
+        return answers
+
+
+def _fault(kind: str, message: str, *, attempts: int) -> Fault:
+    return {"kind": kind, "message": message, "stage": "replica", "attempts": attempts}
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Every library's out-of-memory as Python's own."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or not ("out of memory" in text or "can't allocate memory" in text):
+            raise
+        raise MemoryError(str(error).splitlines()[0]) from error

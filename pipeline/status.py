@@ -1,0 +1,77 @@
+"""How an output stands, read from its folder alone: anyone with access can ask, running job or not."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from pipeline.errors import OutputError
+from pipeline.ledger import Ledger
+from pipeline.storage import Storage
+
+RECENT_UNITS = 50  # the rate is that of the last units, not of a night that was interrupted
+
+
+@dataclass(frozen=True)
+class Status:
+    """Counts and pace of one output. Rows are output rows; times are Unix seconds."""
+
+    name: str
+    task: str
+    rows: int
+    ok: int
+    rejected: int
+    units: int
+    units_done: int
+    rows_per_s: float
+    eta_s: float | None
+    started: float | None
+    last: float | None
+    finished: bool
+
+
+def status(output_uri: str, storage: Storage) -> Status:
+    """Sum the receipts under `output_uri`.
+
+    Raises:
+        OutputError: no run has begun there.
+    """
+    ledger = Ledger(output_uri, storage)
+    run = ledger.run()
+    if run is None:
+        raise OutputError(f"{output_uri} holds no output of ours", remedy="Give the output.uri of a job that was run.")
+    samples = int(run.fields["params"].get("samples_per_row", 1))
+    ok = rejected = done = 0
+    first = float("inf")
+    recent: list[tuple[float, int]] = []
+    for receipt in ledger.receipts():
+        done += 1
+        ok += receipt.ok
+        rejected += receipt.rejected
+        at = float(receipt.facts.get("finished", 0.0))
+        first = min(first, at)
+        recent = heapq.nlargest(RECENT_UNITS, [*recent, (at, receipt.ok + receipt.rejected)])
+    rows = sum(one.rows for one in run.files) * samples
+    rate = _rate(sorted(recent))
+    left = rows - ok - rejected
+    return Status(
+        name=run.name,
+        task=run.task,
+        rows=rows,
+        ok=ok,
+        rejected=rejected,
+        units=sum(-(-one.rows // run.rows_per_unit) for one in run.files),
+        units_done=done,
+        rows_per_s=rate,
+        eta_s=None if not rate or not left else left / rate,
+        started=first if recent else None,
+        last=recent[0][0] if recent else None,
+        finished=left == 0,
+    )
+
+
+def _rate(recent: list[tuple[float, int]]) -> float:
+    """Rows a second between the first and the last of `recent` (finish time, rows), 0 where that says nothing."""
+    if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
+        return 0.0
+    return sum(rows for _, rows in recent[1:]) / (recent[-1][0] - recent[0][0])

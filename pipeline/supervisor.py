@@ -1,0 +1,150 @@
+"""What must outlive a replica: is the run stopping, which rows were in flight when a replica died, how far are we.
+
+One small Ray actor a run, or a plain object where there is no Ray. Replicas tell it before each micro-batch what they
+are about to try; when the same unit is started again with a micro-batch still open, that micro-batch killed a replica.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Rows = tuple[int, int]
+"""Half-open range [first, last) of positions among a unit's well rows."""
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """How the run is, as its supervisor sees it.
+
+    Attributes:
+        replicas: replicas that are loaded.
+        loading: replicas that began to load and have not said more.
+        load_deaths: replicas that died while loading, since the last that succeeded.
+        rows_answered: rows that replicas have answered, committed or not.
+        crashes: micro-batches that killed a replica.
+        idle_s: seconds since anything moved.
+        working: unit id → (rows, seconds) of the micro-batches now running.
+    """
+
+    replicas: int
+    loading: int
+    load_deaths: int
+    rows_answered: int
+    crashes: int
+    idle_s: float
+    working: dict[str, tuple[Rows, float]]
+
+
+class Door(Protocol):
+    """What stages call; `RemoteDoor` and `LocalDoor` are the two ways through it."""
+
+    def stopping(self) -> bool: ...
+    def loading(self, replica: str) -> None: ...
+    def loaded(self, replica: str) -> None: ...
+    def start(self, unit: str) -> list[Rows]: ...
+    def attempt(self, unit: str, rows: Rows) -> None: ...
+    def answered(self, unit: str, rows: Rows, count: int) -> None: ...
+
+
+@dataclass
+class Supervisor:
+    """The state itself. Single-threaded: Ray runs an actor's calls one after another."""
+
+    stop_asked: bool = False
+    crashed: dict[str, list[Rows]] = field(default_factory=dict)
+    in_flight: dict[str, tuple[Rows, float]] = field(default_factory=dict)
+    loading_since: dict[str, float] = field(default_factory=dict)
+    live: set[str] = field(default_factory=set)
+    rows_answered: int = 0
+    load_deaths: int = 0
+    crashes: int = 0
+    moved_at: float = field(default_factory=time.monotonic)
+
+    def stop(self) -> None:
+        self.stop_asked = True
+
+    def stopping(self) -> bool:
+        return self.stop_asked
+
+    def loading(self, replica: str) -> None:
+        self.loading_since[replica] = time.monotonic()
+
+    def loaded(self, replica: str) -> None:
+        self.loading_since.pop(replica, None)
+        self.live.add(replica)
+        self.load_deaths = 0
+        self.moved_at = time.monotonic()
+
+    def start(self, unit: str) -> list[Rows]:
+        """A replica takes `unit` up.
+
+        Returns:
+            The micro-batches of this unit in whose middle replicas died, oldest first, with repeats.
+        """
+        open_batch = self.in_flight.pop(unit, None)
+        if open_batch is not None:
+            self.crashed.setdefault(unit, []).append(open_batch[0])
+            self.crashes += 1
+        return list(self.crashed.get(unit, []))
+
+    def attempt(self, unit: str, rows: Rows) -> None:
+        self.in_flight[unit] = (rows, time.monotonic())
+
+    def answered(self, unit: str, rows: Rows, count: int) -> None:
+        self.in_flight.pop(unit, None)
+        self.rows_answered += count
+        self.moved_at = time.monotonic()
+
+    def forget(self, unit: str) -> None:
+        """`unit` is committed: nothing about it is needed any more."""
+        self.in_flight.pop(unit, None)
+        self.crashed.pop(unit, None)
+        self.moved_at = time.monotonic()
+
+    def vitals(self) -> Vitals:
+        now = time.monotonic()
+        return Vitals(
+            replicas=len(self.live),
+            loading=len(self.loading_since),
+            load_deaths=self.load_deaths,
+            rows_answered=self.rows_answered,
+            crashes=self.crashes,
+            idle_s=now - self.moved_at,
+            working={unit: (rows, now - since) for unit, (rows, since) in self.in_flight.items()},
+        )
+
+
+class RemoteDoor:
+    """Calls a supervisor that is a Ray actor and waits for its word: a replica that dies next has been heard."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def stopping(self) -> bool:
+        return bool(self._ask("stopping"))
+
+    def loading(self, replica: str) -> None:
+        self._ask("loading", replica)
+
+    def loaded(self, replica: str) -> None:
+        self._ask("loaded", replica)
+
+    def start(self, unit: str) -> list[Rows]:
+        return [tuple(rows) for rows in self._ask("start", unit)]
+
+    def attempt(self, unit: str, rows: Rows) -> None:
+        self._ask("attempt", unit, rows)
+
+    def answered(self, unit: str, rows: Rows, count: int) -> None:
+        self.actor.answered.remote(unit, rows, count)  # losing this one costs a count, no row
+
+    def _ask(self, verb: str, *args: object) -> Any:
+        import ray
+
+        return ray.get(getattr(self.actor, verb).remote(*args))
+
+
+LocalDoor = Supervisor
+"""Where stages and supervisor share a process, the state is its own door."""

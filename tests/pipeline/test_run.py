@@ -1,0 +1,168 @@
+"""Whole runs on real Ray with a stand-in engine: resume, stop, faults, and the same bytes whatever happened."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import EngineError, ManifestError, OutputError
+from pipeline.lineage import recompute_id
+from pipeline.run import Progress, run
+from pipeline.status import status
+from pipeline.storage import Storage
+from tests.fakes import BrokenEngine, FakeEngine, all_rows, make_job, part_bytes, receipts, write_prompts
+
+PROMPTS = [f"prompt {n}" for n in range(20)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray(ray_session: None) -> Iterator[None]:
+    """Every run here shares one local Ray: starting it is most of a small run's time."""
+    yield
+
+
+def test_a_run_accounts_for_every_row_and_its_lineage_recomputes(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", [*PROMPTS, "", None])
+    job = make_job(tmp_path)
+    result = run(job, make_engine=FakeEngine)
+    assert (result.outcome, result.rows, result.ok, result.rejected) == ("done", 22, 20, 2)
+    rows = all_rows(job)
+    assert [row["prompt"] for row in rows] == PROMPTS
+    assert all(recompute_id(row["lineage"]) == row["lineage"]["lineage_id"] for row in rows)
+    assert [row["rejection"]["kind"] for row in all_rows(job, "rejected")] == ["EmptyPrompt"] * 2
+    assert status(job.output.uri, Storage(job.storage)).finished
+
+
+def test_the_rejected_rows_are_a_manifest_again(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["", "fine"], extra=[1, 2])
+    job = make_job(tmp_path)
+    run(job, make_engine=FakeEngine)
+    (row,) = all_rows(job, "rejected")
+    assert (row["id"], row["prompt"], row["extra"], row["rejection"]["source_row"]) == ("a-0", "", 1, 0)
+
+
+def test_a_second_run_does_nothing_again_and_a_new_file_is_new_units_only(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", PROMPTS)
+    job = make_job(tmp_path)
+    run(job, make_engine=FakeEngine)
+    before = part_bytes(job)
+    write_prompts(tmp_path / "manifest" / "b.parquet", ["new one", "new two"])
+    result = run(job, make_engine=FakeEngine)
+    assert (result.earlier, result.ok) == (20, 22)
+    after = part_bytes(job)
+    assert {name: after[name] for name in before} == before and len(after) == len(before) + 1
+
+
+def test_a_run_stopped_in_its_middle_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "whole" / "manifest" / "a.parquet", [f"p {n}" for n in range(160)])
+    write_prompts(tmp_path / "twice" / "manifest" / "a.parquet", [f"p {n}" for n in range(160)])
+    whole, twice = make_job(tmp_path / "whole"), make_job(tmp_path / "twice")
+    run(whole, make_engine=FakeEngine)
+    stop = threading.Event()
+
+    def stop_early(progress: Progress) -> None:
+        if progress.units_done:
+            stop.set()
+
+    first = run(twice, make_engine=FakeEngine, stop=stop, on_progress=stop_early)
+    second = run(twice, make_engine=FakeEngine)
+    assert first.outcome in ("stopped", "done") and second.outcome == "done"
+    ours, theirs = part_bytes(whole), part_bytes(twice)
+    # Lineage names the manifest's place, which differs; all else must not.
+    assert ours.keys() == theirs.keys()
+    for left, right in zip(all_rows(whole), all_rows(twice), strict=True):
+        left["lineage"].pop("source_file"), right["lineage"].pop("source_file")
+        assert left == right
+
+
+def test_a_replica_killed_in_mid_unit_is_replaced_and_the_parts_are_the_same_bytes(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", [*PROMPTS[:9], f"once {tmp_path}/mark", *PROMPTS[10:]])
+    disturbed, calm = make_job(tmp_path), make_job(tmp_path, output__uri=str(tmp_path / "calm"))
+    result = run(disturbed, make_engine=FakeEngine)
+    assert (result.outcome, result.ok) == ("done", 20)
+    assert (tmp_path / "mark").exists()
+    assert max(r.facts["attempts"] for r in receipts(disturbed)) == 2
+    run(calm, make_engine=FakeEngine)
+    assert part_bytes(disturbed) == part_bytes(calm)
+
+
+def test_a_row_that_kills_every_replica_is_rejected_and_the_rest_of_its_unit_delivered(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "die", "c"])
+    job = make_job(tmp_path, compute__batch_size=3)
+    result = run(job, make_engine=FakeEngine)
+    assert (result.outcome, result.ok, result.rejected) == ("done", 2, 1)
+    (row,) = all_rows(job, "rejected")
+    assert row["rejection"]["kind"] == "ReplicaCrashed" and row["prompt"] == "die"
+
+
+def test_a_model_that_cannot_load_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", PROMPTS)
+    with pytest.raises(EngineError, match="could not load its model: OSError: the driver is gone"):
+        run(make_job(tmp_path), make_engine=BrokenEngine)
+
+
+def test_a_job_that_goes_wrong_stops_early_and_says_so(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", [""] * 20)
+    result = run(make_job(tmp_path, limits__max_rejected="10%"), make_engine=FakeEngine)
+    assert result.outcome == "rejected" and "limits.max_rejected allows 2 of 20" in result.message
+
+
+def test_another_job_at_the_same_output_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    run(make_job(tmp_path), make_engine=FakeEngine)
+    with pytest.raises(OutputError, match=r"params\.guidance: 3\.0 there, 4\.0 now"):
+        run(make_job(tmp_path, params__guidance=4.0), make_engine=FakeEngine)
+
+
+def test_a_manifest_file_that_changed_under_its_name_is_refused_by_name(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    run(make_job(tmp_path), make_engine=FakeEngine)
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["b", "c"])
+    with pytest.raises(ManifestError, match=r"a\.parquet changed"):
+        run(make_job(tmp_path), make_engine=FakeEngine)
+
+
+def test_the_fused_layout_writes_the_same_bytes_as_the_staged_one(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", PROMPTS)
+    staged = make_job(tmp_path)
+    fused = make_job(tmp_path, output__uri=str(tmp_path / "fused"), compute__layout="fused")
+    run(staged, make_engine=FakeEngine)
+    run(fused, make_engine=FakeEngine)
+    assert part_bytes(staged) == part_bytes(fused)
+
+
+def test_samples_and_kept_columns_reach_the_rows(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"], tag=["x", "y"])
+    job = make_job(tmp_path, params__samples_per_row=2, input__keep=["tag"])
+    run(job, make_engine=FakeEngine)
+    rows = all_rows(job)
+    assert [(row["prompt"], row["sample"], row["tag"]) for row in rows] == [
+        ("a", 0, "x"),
+        ("a", 1, "x"),
+        ("b", 0, "y"),
+        ("b", 1, "y"),
+    ]
+    assert len({row["lineage"]["seed"] for row in rows}) == 4
+
+
+def test_pictures_as_files_stand_beside_the_parquet_and_datasets_opens_both(tmp_path: Path) -> None:
+    import datasets
+
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"])
+    inline = make_job(tmp_path)
+    files = make_job(tmp_path, output__uri=str(tmp_path / "files"), output__images="files")
+    for job in (inline, files):
+        run(job, make_engine=FakeEngine)
+        loaded = datasets.load_dataset(
+            "parquet", data_files=f"{job.output.uri}/data/*.parquet", split="train", cache_dir=str(tmp_path / "cache")
+        )
+        assert isinstance(loaded.features["image"], datasets.Image)
+        assert loaded[0]["image"].size == (16, 16)
+    assert len(list((tmp_path / "files" / "images").iterdir())) == 2
+    assert pq.read_table(tmp_path / "files" / "data").column("image").combine_chunks().field("bytes").null_count == 2
+    assert pa.types.is_struct(pq.read_schema(next((tmp_path / "out" / "data").iterdir())).field("lineage").type)
