@@ -1,1 +1,1 @@
-"""UniPic: one autoregressive model for text-to-image, image editing and image-to-text."""
+"""One UniPic replica: sizes, parts, sampling, checkpoints. Importing this package loads neither torch nor ray."""

@@ -1,0 +1,131 @@
+"""Checkpoint folders: what is in one, its digests, and turning the published layout into ours.
+
+A folder of ours holds `config.json`, `weights.safetensors`, `vae.safetensors`, `tokenizer/` and `digests.json`.
+Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG_FILE = "config.json"
+DIGESTS_FILE = "digests.json"
+TOKENIZER_FOLDER = "tokenizer"
+WEIGHTS_FILE = "weights.safetensors"
+VAE_FILE = "vae.safetensors"
+
+Progress = Callable[[str, int, int], None]
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+class CheckpointFault(ValueError):
+    """A checkpoint that cannot be used: damaged, incomplete, or not what its files claim. Never worth a retry."""
+
+
+@dataclass(frozen=True)
+class Digests:
+    """`files`: relative POSIX path → SHA-256 in hexadecimal; `checkpoint`: one digest of all of them."""
+
+    files: dict[str, str]
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """What `convert` did. `skipped`: weights left out because no inference path reads them."""
+
+    skipped: tuple[str, ...]
+    tensors: int
+    weight_bytes: int
+    digest: str
+
+
+def convert(
+    src: Path,
+    dst: Path,
+    *,
+    encoder_heads: int = 16,
+    decoder_heads: int = 16,
+    vae_scale: float = 0.2325,
+    vae_norm_groups: int = 32,
+    progress: Progress | None = None,
+) -> ConvertReport:
+    """Convert a checkpoint in the published layout to ours.
+
+    `src` holds `pytorch_model.bin`, `kl16.ckpt` and a language model's folder; `dst` must not exist, and appears only
+    once all is written. What no tensor tells are arguments. `progress` hears (tensor name, bytes done, bytes in all).
+    Raises CheckpointFault, which lists every name that is missing, unexpected or mis-shaped.
+    """
+    from model.convert import convert_published
+
+    return convert_published(
+        src,
+        dst,
+        encoder_heads=encoder_heads,
+        decoder_heads=decoder_heads,
+        vae_scale=vae_scale,
+        vae_norm_groups=vae_norm_groups,
+        progress=progress,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digest_of_files(files: dict[str, str]) -> str:
+    """One digest of a whole checkpoint from those of its files."""
+    lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def write_digests(folder: Path) -> Digests:
+    """Hash every file of a finished checkpoint and write `digests.json`."""
+    files = {name: sha256_of(folder / name) for name in _file_names(folder)}
+    digests_ = Digests(files=files, checkpoint=digest_of_files(files))
+    body = {"checkpoint": digests_.checkpoint, "files": dict(sorted(files.items()))}
+    (folder / DIGESTS_FILE).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    return digests_
+
+
+def digests(folder: Path) -> Digests:
+    """The digests a checkpoint claims to have. Raises CheckpointFault where it is not a checkpoint of ours."""
+    path = folder / DIGESTS_FILE
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        claimed = Digests(files=dict(body["files"]), checkpoint=str(body["checkpoint"]))
+    except FileNotFoundError:
+        raise CheckpointFault(f"{folder} is not a converted checkpoint: it has no {DIGESTS_FILE}") from None
+    except (ValueError, KeyError, TypeError) as fault:
+        raise CheckpointFault(f"{path} cannot be read: {fault!r}") from fault
+    if claimed.checkpoint != digest_of_files(claimed.files):
+        raise CheckpointFault(f"{path}: the checkpoint's digest is not that of the files it lists")
+    return claimed
+
+
+def verify(folder: Path) -> Digests:
+    """Hash every file and compare. Raises CheckpointFault that names each file that is damaged, missing or extra."""
+    claimed = digests(folder)
+    present = set(_file_names(folder))
+    faults = [f"{name} is missing" for name in sorted(claimed.files.keys() - present)]
+    faults += [f"{name} is not listed in {DIGESTS_FILE}" for name in sorted(present - claimed.files.keys())]
+    for name in sorted(present & claimed.files.keys()):
+        found = sha256_of(folder / name)
+        if found != claimed.files[name]:
+            faults.append(f"{name} does not match its digest: {found}, not {claimed.files[name]}")
+    if faults:
+        raise CheckpointFault(f"{folder}: " + "; ".join(faults))
+    return claimed
+
+
+def _file_names(folder: Path) -> list[str]:
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name != DIGESTS_FILE)

@@ -1,0 +1,238 @@
+"""One loaded replica: items in, pictures and captions out. What `pipeline` knows of a model is this file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model import memory, tasks
+from model.checkpoint import digests
+from model.config import ReplicaConfig
+from model.loading import load_model, load_prompts
+from model.memory import Task
+from model.pixels import to_tensor
+from model.prompts import Prompt, PromptWriter
+from model.sampling import SamplerOptions, SeededNoise
+from model.unipic import UniPic
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# No tokenizer's token is longer than this in characters: longer texts are too long without counting.
+_MAX_TOKEN_CHARACTERS = 256
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class GenerateItem:
+    """`seed`: 0…2⁶⁴-1, all the randomness of this row."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class EditItem:
+    """`picture`: (S, S, 3) uint8, already fitted to the settings' image_size."""
+
+    instruction: str
+    picture: Picture
+    seed: int
+
+
+@dataclass(frozen=True)
+class CaptionItem:
+    """`picture`: (S, S, 3) uint8, already fitted to the settings' image_size."""
+
+    question: str
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """`guidance` 1 turns guidance off; `linear` raises it from 1 as the picture fills; `full_stop` ends a prompt."""
+
+    image_size: int = 1024
+    num_iterations: int = 32
+    guidance: float = 3.0
+    guidance_schedule: Literal["constant", "linear"] = "constant"
+    temperature: float = 1.0
+    diffusion_steps: int = 100
+    full_stop: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_iterations < 1:
+            raise ValueError(f"num_iterations must be at least 1, got {self.num_iterations}")
+        if not 1 <= self.diffusion_steps <= 1000:
+            raise ValueError(f"diffusion_steps must be from 1 to 1000, got {self.diffusion_steps}")
+        if self.guidance_schedule not in ("constant", "linear"):
+            raise ValueError(f"guidance_schedule must be constant or linear, got {self.guidance_schedule!r}")
+        if not (np.isfinite(self.guidance) and np.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(
+                f"guidance and temperature must be finite, temperature not negative, got {self.guidance} and "
+                f"{self.temperature}"
+            )
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    image_size: int = 1024
+    max_new_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+
+
+class Engine:
+    """A model and its tokenizer on one device."""
+
+    def __init__(self, model: UniPic, prompts: PromptWriter, *, checkpoint_digest: str) -> None:
+        self.model = model
+        self.prompts = prompts
+        self.checkpoint_digest = checkpoint_digest
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu", dtype: str = "float32", threads: int | None = None) -> Engine:
+        """Load a converted checkpoint. Raises CheckpointFault for a bad one, ValueError for an unknown dtype."""
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if dtype == "float32":
+            # Left on, float32 convolutions on a GPU keep ten bits of mantissa and miss the reference numbers.
+            torch.backends.cudnn.allow_tf32 = False
+        digest = digests(folder).checkpoint
+        prompts = load_prompts(folder)
+        model = load_model(folder, device=device, dtype=DTYPES[dtype])
+        return cls(model, prompts, checkpoint_digest=digest)
+
+    @property
+    def config(self) -> ReplicaConfig:
+        return self.model.config
+
+    def generate(self, items: Sequence[GenerateItem], settings: SamplingSettings) -> Picture:
+        """One picture an item: (B, S, S, 3) uint8."""
+        grid = self.config.grid_of(settings.image_size)
+        latents = tasks.generate(
+            self.model,
+            [self.prompts.generate(item.prompt, full_stop=settings.full_stop) for item in items],
+            self.prompts.generate_unconditional(),
+            grid=grid,
+            noise=self._noise([item.seed for item in items], grid, settings),
+            options=_options(settings),
+        )
+        return self._pictures(latents)
+
+    def edit(self, items: Sequence[EditItem], settings: SamplingSettings) -> Picture:
+        """One edited picture an item: (B, S, S, 3) uint8."""
+        grid = self.config.grid_of(settings.image_size)
+        latents = tasks.edit(
+            self.model,
+            [self.prompts.edit(item.instruction) for item in items],
+            self.prompts.edit_unconditional(),
+            pixels=_pixels([item.picture for item in items], settings.image_size),
+            noise=self._noise([item.seed for item in items], grid, settings),
+            options=_options(settings),
+        )
+        return self._pictures(latents)
+
+    def caption(self, items: Sequence[CaptionItem], settings: CaptionSettings) -> list[str]:
+        """One text an item, spaces at its ends cut off."""
+        self.config.grid_of(settings.image_size)
+        answers = tasks.caption(
+            self.model,
+            [self.prompts.caption(item.question) for item in items],
+            pixels=_pixels([item.picture for item in items], settings.image_size),
+            end_id=self.prompts.end_id,
+            max_new_tokens=settings.max_new_tokens,
+        )
+        return [self.prompts.text(ids).strip() for ids in answers]
+
+    def fault_of(self, prompt: str, *, task: Task, image_size: int | None = None) -> str | None:
+        """None, or why this prompt cannot be run. `image_size`: that of the job, None for the trained one."""
+        if not prompt.strip():
+            return "the prompt is empty"
+        limit = self._text_limit(task, image_size or self.config.trained_image_size)
+        if len(prompt) > limit * _MAX_TOKEN_CHARACTERS:
+            return f"the prompt is too long: {len(prompt)} characters, the limit is {limit} tokens"
+        count = self._written(prompt, task).text_tokens
+        if count > limit:
+            return f"the prompt is too long: {count} tokens, the limit is {limit}"
+        return None
+
+    def max_batch(
+        self, task: Task, settings: SamplingSettings | CaptionSettings, *, free_bytes: int | None = None
+    ) -> int:
+        """The largest batch that fits. `free_bytes`: memory free beside the loaded weights, None to ask the device."""
+        if isinstance(settings, CaptionSettings):
+            load = memory.Load(task=task, batch=1, image_size=settings.image_size, new_tokens=settings.max_new_tokens)
+        else:
+            load = memory.Load(
+                task=task,
+                batch=1,
+                image_size=settings.image_size,
+                guided=settings.guidance != 1.0,
+                iterations=settings.num_iterations,
+                steps=settings.diffusion_steps,
+            )
+        return memory.largest_batch(
+            self.config,
+            load,
+            element_bytes=self.model.dtype.itemsize,
+            free_bytes=_free_bytes(self.model.device) if free_bytes is None else free_bytes,
+        )
+
+    def _written(self, prompt: str, task: Task) -> Prompt:
+        if task == "generate":
+            return self.prompts.generate(prompt)
+        return self.prompts.edit(prompt) if task == "edit" else self.prompts.caption(prompt)
+
+    def _text_limit(self, task: Task, image_size: int) -> int:
+        picture = self.config.grid_of(image_size) ** 2 + self.config.mar.buffer_tokens
+        pictures = 2 if task == "edit" else 1
+        return max(0, min(self.config.max_prompt_tokens, self.config.llm.max_positions - pictures * picture))
+
+    def _noise(self, seeds: Sequence[int], grid: int, settings: SamplingSettings) -> SeededNoise:
+        return SeededNoise(
+            seeds,
+            tokens=grid * grid,
+            channels=self.config.vae.latent_channels,
+            steps=settings.diffusion_steps,
+        )
+
+    def _pictures(self, latents: torch.Tensor) -> Picture:
+        return tasks.decode(self.model, latents).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _options(settings: SamplingSettings) -> SamplerOptions:
+    return SamplerOptions(
+        num_iterations=settings.num_iterations,
+        guidance=settings.guidance,
+        guidance_schedule=settings.guidance_schedule,
+        temperature=settings.temperature,
+        diffusion_steps=settings.diffusion_steps,
+    )
+
+
+def _pixels(pictures: Sequence[Picture], image_size: int) -> torch.Tensor:
+    wanted = (image_size, image_size, 3)
+    for index, picture in enumerate(pictures):
+        if picture.shape != wanted or picture.dtype != np.uint8:
+            raise ValueError(f"picture {index} is {picture.shape} {picture.dtype}, expected {wanted} uint8")
+    return to_tensor(pictures)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/meminfo does not tell MemAvailable")

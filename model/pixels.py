@@ -1,0 +1,69 @@
+"""Picture geometry and pixel values. Importing it loads Pillow and numpy alone, so that CPU stages can use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GREY = (127, 127, 127)
+# Padding a long strip to a square costs its longer side squared: beyond this it is shrunk first.
+_LONGEST_PADDED_SIDE_PX = 8192
+
+
+def fit(picture: Image.Image, *, task: Literal["edit", "caption"], image_size: int) -> NDArray[np.uint8]:
+    """A picture of any size → (S, S, 3) uint8 of `image_size`, the way the task wants it.
+
+    Captioning pads to a square with grey, the picture centred; editing crops the centred square.
+    Raises ValueError for another task, or an image_size below 1.
+    """
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
+    picture = picture.convert("RGB")
+    if task == "caption":
+        square = _padded(picture)
+    elif task == "edit":
+        square = _cropped(picture)
+    else:
+        raise ValueError(f"task must be edit or caption, got {task!r}")
+    return np.array(square.resize((image_size, image_size)))
+
+
+def _padded(picture: Image.Image) -> Image.Image:
+    longest = max(picture.size)
+    if longest > _LONGEST_PADDED_SIDE_PX:
+        picture = picture.reduce(-(-longest // _LONGEST_PADDED_SIDE_PX))
+    width_px, height_px = picture.size
+    if width_px == height_px:
+        return picture
+    side_px = max(width_px, height_px)
+    square = Image.new("RGB", (side_px, side_px), GREY)
+    square.paste(picture, ((side_px - width_px) // 2, (side_px - height_px) // 2))
+    return square
+
+
+def _cropped(picture: Image.Image) -> Image.Image:
+    width_px, height_px = picture.size
+    side_px = min(width_px, height_px)
+    left_px, top_px = (width_px - side_px) // 2, (height_px - side_px) // 2
+    return picture.crop((left_px, top_px, left_px + side_px, top_px + side_px))
+
+
+def to_tensor(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Pictures (S, S, 3) uint8 of one size → (B, 3, S, S) float32 in [-1, 1]."""
+    import torch
+
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255).mul_(2).sub_(1)
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """(…, 3, S, S) about [-1, 1] → uint8 of the same shape, truncated as the published code does."""
+    import torch
+
+    return (pixels.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
