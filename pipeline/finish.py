@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.context import RunContext
+from pipeline.crashpoints import crash_point
 from pipeline.ledger import receipt_path
 from pipeline.lineage import sha256
 from pipeline.parts import data_part, data_rows, part_name, rejected_part
@@ -28,8 +29,11 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
     started = time.monotonic()
     rows, files = data_rows(unit, answered, context)
     output = context.job.output.uri
-    for path, data in files.items():
-        context.storage.write(join(output, path), data)
+    crash_point("finish.start")
+    for path, picture in files.items():
+        crash_point("finish.before_picture")
+        context.storage.write(join(output, path), picture)
+        crash_point("finish.after_picture")
     parts: list[Part] = []
     # Data first in the receipt, last in storage: whoever lists data/ early finds rejected rows already explained.
     for folder, data in (
@@ -38,7 +42,9 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
     ):
         if data is not None:
             path = f"{folder}/{part_name(unit)}"
+            crash_point(f"finish.before_{folder}")
             context.storage.write(join(output, path), data)
+            crash_point(f"finish.after_{folder}")
             count = len(rows) if folder == "data" else answered.num_rows - len(rows)
             parts.insert(0, Part(path, count, len(data), sha256(data)))
     facts = json.loads((answered.schema.metadata or {}).get(b"facts", b"{}"))
@@ -60,9 +66,10 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
 def commit(receipt: Receipt, context: RunContext) -> Receipt:
     """Put the receipt where it makes the unit done, unless it is done already."""
     uri = join(context.job.output.uri, receipt_path(receipt.unit))
-    if context.storage.put_if_absent(uri, receipt.to_json().encode()):
-        return receipt
-    return Receipt.from_json(context.storage.read(uri))
+    crash_point("finish.before_receipt")
+    ours = context.storage.put_if_absent(uri, receipt.to_json().encode())
+    crash_point("finish.after_receipt")
+    return receipt if ours else Receipt.from_json(context.storage.read(uri))
 
 
 def _facts(facts: dict[str, Any], finish_s: float) -> dict[str, Any]:

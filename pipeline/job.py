@@ -1,7 +1,7 @@
 """The job as a value: closed, frozen, complete. A YAML file is one way to write it (`jobs/spec.py`).
 
-Validation here touches neither network nor GPU. What changes the bytes of the outputs is in the fingerprint (`pipeline/ledger.py`);
-everything under `compute`, `limits` and `storage` may change between two runs of the same output.
+Validation here touches neither network nor GPU. What changes the bytes of the outputs is in the fingerprint
+(`pipeline/ledger.py`); everything under `compute`, `limits` and `storage` may change between two runs of one output.
 """
 
 from __future__ import annotations

@@ -100,6 +100,18 @@ class Ledger:
                 remedy="Restore it, or choose another output folder.",
             ) from error
 
+    def recorded(self) -> Run:
+        """What `run.json` says.
+
+        Raises:
+            OutputError: no run has begun here.
+        """
+        run = self.run()
+        if run is None:
+            remedy = "Give the output.uri of a job that was run."
+            raise OutputError(f"{self.output_uri} holds no output of ours", remedy=remedy)
+        return run
+
     def listings(self) -> list[str]:
         """URIs of the picture listings kept so far."""
         return [one.uri for one in self.storage.list(join(self.output_uri, LISTINGS), suffix=".parquet")]

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.context import RunContext
+from pipeline.crashpoints import crash_point
 from pipeline.errors import RowError
 from pipeline.images import PictureLimits, decode, facts_of, fetch
 from pipeline.job import CaptionParams, EditParams, ImageParams
@@ -53,6 +54,7 @@ def prepare(unit: Unit, context: RunContext) -> pa.Table:
     Raises:
         StorageError: the manifest file or the store itself is out of reach (a missing picture is a row's fault).
     """
+    crash_point("prepare.start")
     job = context.job
     roles = bindings(job)
     wanted = [
@@ -66,6 +68,7 @@ def prepare(unit: Unit, context: RunContext) -> pa.Table:
     at = pa.array([at for at in range(rows.num_rows) for _ in range(job.samples_per_row)], pa.int64())
     for name in job.input.keep:
         table = table.append_column(f"keep.{name}", rows.column(name).take(at))
+    crash_point("prepare.end")
     return table
 
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from pipeline.context import RunContext
+from pipeline.crashpoints import crash_point
 from pipeline.errors import EngineError
-from pipeline.job import CaptionParams, ImageParams, Job
+from pipeline.job import CaptionParams, Job
 from pipeline.records import FAULT, Unit
 from pipeline.supervisor import Door, Rows
 from pipeline.weights import local_copy
@@ -76,6 +77,7 @@ class UniPicEngine:
 
     def answer(self, rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
         import numpy as np
+
         from model.engine import CaptionItem, EditItem, GenerateItem
 
         def picture(row: dict[str, Any]) -> np.ndarray:
@@ -265,6 +267,7 @@ class _Batches:
         first, last = rows
         with self.replica.device_lock:
             self.replica.door.attempt(self.unit.id, rows)
+            crash_point("replica.before_batch")
             started = time.monotonic()
             done = 0
             try:
@@ -273,6 +276,7 @@ class _Batches:
                 if len(answers) != last - first:
                     raise EngineError(f"the engine gave {len(answers)} answers for {last - first} rows")
                 done = len(answers)
+                crash_point("replica.after_batch")
             finally:
                 self.device_s += time.monotonic() - started
                 self.replica.door.answered(self.unit.id, rows, done)

@@ -195,22 +195,21 @@ class _Driver:
 
     def _wave(self, wave: Sequence[Unit], supervisor: Any, make_engine: MakeEngine) -> None:
         arrived: queue.Queue[Outcome | BaseException | None] = queue.Queue()
-        iterate = threading.Thread(
-            target=_iterate, args=(wave, self.context, supervisor, make_engine, arrived), daemon=True
-        )
-        iterate.start()
+        arguments = (wave, self.context, supervisor, make_engine, arrived)
+        threading.Thread(target=_iterate, args=arguments, daemon=True).start()
         give_up_at = float("inf")
         shown_at = 0.0
-        while True:
+        # Leaving while units are in flight drops them: they have no receipt, so nothing of them is visible.
+        while time.monotonic() < give_up_at:
             try:
                 item = arrived.get(timeout=TICK_S)
             except queue.Empty:
-                item = ...
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise _as_ours(item)
-            if isinstance(item, Outcome):
+                pass
+            else:
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise _as_ours(item)
                 self._take(item, supervisor)
             now = time.monotonic()
             if now - shown_at >= PROGRESS_EVERY_S:
@@ -221,8 +220,6 @@ class _Driver:
                 self.why = why
                 supervisor.stop.remote()
                 give_up_at = now + self.job.limits.grace_s
-            if now >= give_up_at:
-                return  # leaving the cluster drops what is in flight: it has no receipt, so nothing of it is visible
 
     def _take(self, outcome: Outcome, supervisor: Any) -> None:
         unit = outcome.unit
@@ -299,8 +296,9 @@ class _Driver:
             rejected += receipt.rejected
         complete = seen == len(planned) and ok + rejected == self.rows_total
         if not complete and not self.stopping:
+            missing = f"{len(planned) - seen} of {len(planned)} units have no receipt"
             raise EngineError(
-                f"{len(planned) - seen} of {len(planned)} units have no receipt, {self.rows_total - ok - rejected} rows are not accounted for",
+                f"{missing}, {self.rows_total - ok - rejected} rows are not accounted for",
                 remedy="Run the same command again.",
             )
         over = rejected > self.allowed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from pipeline.errors import OutputError
 from pipeline.ledger import Ledger
 from pipeline.storage import Storage
 
@@ -37,9 +36,7 @@ def status(output_uri: str, storage: Storage) -> Status:
         OutputError: no run has begun there.
     """
     ledger = Ledger(output_uri, storage)
-    run = ledger.run()
-    if run is None:
-        raise OutputError(f"{output_uri} holds no output of ours", remedy="Give the output.uri of a job that was run.")
+    run = ledger.recorded()
     samples = int(run.fields["params"].get("samples_per_row", 1))
     ok = rejected = done = 0
     first = float("inf")

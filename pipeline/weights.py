@@ -48,7 +48,7 @@ def describe(uri: str, storage: Storage) -> CheckpointInfo:
     except ObjectMissing as error:
         raise CheckpointError(
             f"{uri} is not a checkpoint of ours: {error.message}",
-            remedy="`unipic convert SRC DST` makes one of the published weights, `unipic init-tiny DST` a small one for trials.",
+            remedy="`unipic convert SRC DST` makes one of the published weights, `unipic init-tiny DST` a small one.",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{join(uri, 'digests.json')} is damaged: {error}", remedy="Convert it again.") from error

@@ -1,0 +1,231 @@
+"""An audit of a whole output from storage alone. It streams unit by unit: memory does not grow with rows."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipeline.errors import ObjectMissing, OutputError
+from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, Run
+from pipeline.lineage import recompute_id, sha256
+from pipeline.records import Part, Receipt
+from pipeline.storage import Storage, join, relative
+
+AUDITORS = 4  # units read at once: one is decoded while others are on their way
+LISTED = 1_000  # problems spelled out; all are counted
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it must be.
+
+    Attributes:
+        kind: "missing unit", "missing part", "altered part", "row count", "duplicate row", "undecodable picture",
+            "wrong lineage", "unexpected file", "overlapping units", "damaged receipt".
+        where: the unit's id or the file's path.
+        repairable: True where doing the unit again mends it.
+    """
+
+    kind: str
+    where: str
+    message: str
+    unit: str | None = None
+
+    @property
+    def repairable(self) -> bool:
+        return self.unit is not None
+
+
+@dataclass
+class Report:
+    """What the audit found. `ok` is the verdict."""
+
+    output: str
+    rows: int = 0
+    data: int = 0
+    rejected: int = 0
+    units: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+    damaged_units: set[str] = field(default_factory=set)
+
+    @property
+    def ok(self) -> bool:
+        return not self.counts
+
+    def add(self, problem: Problem) -> None:
+        self.counts[problem.kind] += 1
+        if len(self.problems) < LISTED:
+            self.problems.append(problem)
+        if problem.unit is not None:
+            self.damaged_units.add(problem.unit)
+
+
+def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], None] | None = None) -> Report:
+    """Hold everything under `output_uri` against its receipts, and the receipts against the manifest.
+
+    Args:
+        on_unit: told (units audited, units planned) after each unit.
+
+    Raises:
+        OutputError: no run has begun there.
+    """
+    ledger = Ledger(output_uri, storage)
+    run = ledger.run()
+    if run is None:
+        raise OutputError(f"{output_uri} holds no output of ours", remedy="Give the output.uri of a job that was run.")
+    samples = int(run.fields["params"].get("samples_per_row", 1))
+    planned = _planned(run)
+    report = Report(output_uri, rows=sum(one.rows for one in run.files) * samples)
+    done = ledger.done()
+    for unit in sorted(planned.keys() - done):
+        report.add(Problem("missing unit", unit, "has no receipt", unit))
+    for unit in sorted(done - planned.keys()):
+        report.add(Problem("unexpected file", f"{RECEIPTS}/{unit}.json", "is of no unit of this manifest"))
+    expected: set[str] = set()
+    audited = 0
+    for receipt, problems in _audited(ledger, storage, sorted(done & planned.keys()), samples, planned):
+        audited += 1
+        for problem in problems:
+            report.add(problem)
+        if receipt is not None:
+            report.units += 1
+            report.data += receipt.ok
+            report.rejected += receipt.rejected
+            expected |= {part.path for part in receipt.parts}
+        if on_unit is not None:
+            on_unit(audited, len(planned))
+    for path in _unexpected(output_uri, storage, expected, run):
+        report.add(Problem("unexpected file", path, "belongs to no receipt"))
+    if report.ok and report.data + report.rejected != report.rows:
+        report.add(Problem("row count", output_uri, f"{report.data} + {report.rejected} of {report.rows} rows"))
+    return report
+
+
+def _planned(run: Run) -> dict[str, int]:
+    """Unit id → its rows, for every unit of the recorded manifest."""
+    size = run.rows_per_unit
+    return {
+        f"{one.key}-{first:010d}": min(size, one.rows - first)
+        for one in run.files
+        for first in range(0, one.rows, size)
+    }
+
+
+def _audited(
+    ledger: Ledger, storage: Storage, units: Iterable[str], samples: int, planned: dict[str, int]
+) -> Iterator[tuple[Receipt | None, list[Problem]]]:
+    def audit(unit: str) -> tuple[Receipt | None, list[Problem]]:
+        try:
+            receipt = next(ledger.receipts([unit]))
+        except OutputError as error:
+            return None, [Problem("damaged receipt", unit, error.message, unit)]
+        return receipt, list(_audit(receipt, ledger.output_uri, storage, planned[unit] * samples))
+
+    names = iter(units)
+    with ThreadPoolExecutor(AUDITORS) as pool:
+        while chunk := list(islice(names, AUDITORS * 4)):
+            yield from pool.map(audit, chunk)
+
+
+def _audit(receipt: Receipt, output: str, storage: Storage, rows: int) -> Iterator[Problem]:
+    unit = receipt.unit
+    if receipt.ok + receipt.rejected != rows:
+        yield Problem("row count", unit, f"the receipt counts {receipt.ok} + {receipt.rejected} of {rows} rows", unit)
+    seen: Counter[tuple[int, int]] = Counter()
+    for part in receipt.parts:
+        try:
+            data = storage.read(join(output, part.path))
+        except ObjectMissing:
+            yield Problem("missing part", part.path, "is gone", unit)
+            continue
+        if sha256(data) != part.sha256:
+            yield Problem("altered part", part.path, "does not match its receipt's SHA-256", unit)
+            continue
+        table = pq.read_table(io.BytesIO(data))
+        if table.num_rows != part.rows:
+            yield Problem("row count", part.path, f"holds {table.num_rows} rows, its receipt says {part.rows}", unit)
+        seen.update(_places(table))
+        if part.path.startswith("data/"):
+            yield from _audit_rows(table, part, unit, storage)
+    for (row, sample), times in seen.items():
+        if times > 1:
+            yield Problem("duplicate row", unit, f"row {row} sample {sample} is there {times} times", unit)
+
+
+def _places(table: pa.Table) -> Iterator[tuple[int, int]]:
+    """(source row, sample) of every row of a part."""
+    column = "rejection" if "rejection" in table.column_names else "lineage"
+    struct = table.column(column).combine_chunks()
+    yield from zip(struct.field("source_row").to_pylist(), struct.field("sample").to_pylist(), strict=True)
+
+
+def _audit_rows(table: pa.Table, part: Part, unit: str, storage: Storage) -> Iterator[Problem]:
+    lineages = table.column("lineage").to_pylist()
+    for lineage in lineages:
+        if recompute_id(lineage) != lineage["lineage_id"]:
+            yield Problem(
+                "wrong lineage", part.path, f"row {lineage['source_row']}: lineage_id does not recompute", unit
+            )
+    if "caption" in table.column_names:
+        texts = [text.encode() for text in table.column("caption").to_pylist()]
+        yield from _wrong_digests(zip(texts, lineages, strict=True), part, unit)
+        return
+    for at, lineage in enumerate(lineages):
+        image = table.column("image")[at].as_py()
+        where = f"row {lineage['source_row']} sample {lineage['sample']}"
+        try:
+            data = image["bytes"] if image["bytes"] is not None else storage.read(image["path"])
+            with Image.open(io.BytesIO(data)) as picture:
+                picture.load()
+        except ObjectMissing:
+            yield Problem("missing part", image["path"], f"the picture of {where} is gone", unit)
+        except (OSError, ValueError, SyntaxError) as error:
+            yield Problem("undecodable picture", part.path, f"{where}: {error}", unit)
+        else:
+            yield from _wrong_digests([(data, lineage)], part, unit)
+
+
+def _wrong_digests(pairs: Iterable[tuple[bytes, dict[str, Any]]], part: Part, unit: str) -> Iterator[Problem]:
+    for data, lineage in pairs:
+        if sha256(data) != lineage["output_sha256"]:
+            message = f"row {lineage['source_row']} sample {lineage['sample']} does not match its output_sha256"
+            yield Problem("wrong lineage", part.path, message, unit)
+
+
+def _unexpected(output: str, storage: Storage, expected: set[str], run: Run) -> Iterator[str]:
+    """Files that no receipt accounts for. Pictures beside the Parquet are named by their unit's rows."""
+    keys = {one.key for one in run.files}
+    allowed = (RUN, f"{META}/events.ndjson")
+    for one in storage.list(output, recursive=True):
+        path = relative(one.uri, output)
+        if path.startswith((f"{RECEIPTS}/", f"{LISTINGS}/")) or path in allowed or path in expected:
+            continue
+        if path.startswith("images/") and path.removeprefix("images/").split("-", 1)[0] in keys:
+            continue
+        yield path
+
+
+def repair(output_uri: str, storage: Storage, report: Report) -> int:
+    """Forget the damaged units, so that the next run of the job does them again.
+
+    Returns:
+        How many units were forgotten.
+    """
+    ledger = Ledger(output_uri, storage)
+    for unit in sorted(report.damaged_units):
+        # The receipt goes first: a repair that dies in between leaves a unit to be done, never a done unit in pieces.
+        for path in (f"{RECEIPTS}/{unit}.json", f"data/part-{unit}.parquet", f"rejected/part-{unit}.parquet"):
+            uri = join(ledger.output_uri, path)
+            if storage.exists(uri):
+                storage.delete(uri)
+    return len(report.damaged_units)
