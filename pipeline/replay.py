@@ -18,9 +18,9 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from pipeline.context import RunContext
-from pipeline.errors import CheckpointError, JobError, ManifestError, OutputError
+from pipeline.errors import CheckpointError, JobError, ManifestError
 from pipeline.job import AnyJob
-from pipeline.ledger import Ledger, Run
+from pipeline.ledger import Ledger
 from pipeline.lineage import sha256
 from pipeline.parts import data_rows
 from pipeline.prepare import prepare
@@ -83,12 +83,7 @@ class Replayer:
     def __init__(self, output_uri: str, storage: Storage, *, make_engine: MakeEngine = UniPicEngine) -> None:
         self.storage = storage
         self.ledger = Ledger(output_uri, storage)
-        run = self.ledger.run()
-        if run is None:
-            raise OutputError(
-                f"{output_uri} holds no output of ours", remedy="Give the output.uri of a job that was run."
-            )
-        self.run: Run = run
+        self.run = self.ledger.recorded()
         self.make_engine = make_engine
         self.replica: Replica | None = None
 

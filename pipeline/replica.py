@@ -22,6 +22,7 @@ from pipeline.errors import EngineError
 from pipeline.job import CaptionParams, Job
 from pipeline.records import FAULT, Unit
 from pipeline.supervisor import Door, Rows
+from pipeline.watchdog import time_limit
 from pipeline.weights import local_copy
 
 if TYPE_CHECKING:
@@ -266,12 +267,12 @@ class _Batches:
     def _on_device(self, rows: Rows) -> list[bytes | str]:
         first, last = rows
         with self.replica.device_lock:
-            self.replica.door.attempt(self.unit.id, rows)
+            self.replica.door.attempt(self.unit.id, rows, self.replica.name)
             crash_point("replica.before_batch")
             started = time.monotonic()
             done = 0
             try:
-                with _memory_errors():
+                with _memory_errors(), time_limit(self.unit, rows, self.replica.context):
                     answers = self.replica.engine.answer(self.rows[first:last])
                 if len(answers) != last - first:
                     raise EngineError(f"the engine gave {len(answers)} answers for {last - first} rows")

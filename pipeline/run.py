@@ -28,7 +28,8 @@ WAVE_UNITS = 4_000  # Ray Data keeps about 6 KB a block of one execution in the 
 UNIT_TRIES = 3  # of a unit whose failure may pass; each try is a wave later
 TICK_S = 0.2
 PROGRESS_EVERY_S = 0.5
-LOAD_DEATHS = 3  # replicas that died loading, in a row, before the pool is given up
+LOAD_DEATHS = 3  # replicas that died loading before the pool is given up
+LOAD_DEATH = "replicas die while they load the model, without an error that could be caught"
 
 
 @dataclass(frozen=True)
@@ -251,8 +252,10 @@ class _Driver:
         if self.deadline is not None and datetime.now() >= self.deadline:
             return f"the deadline {self.deadline:%H:%M} was reached"
         if self.vitals is not None and self.vitals.idle_s > self.job.limits.stall_s:
-            waiting = "; ".join(f"{u} rows {r} for {s:.0f} s" for u, (r, s) in self.vitals.working.items()) or "no unit"
-            return f"no progress for {self.vitals.idle_s:.0f} s; on replicas: {waiting}"
+            return _stalled(self.vitals)
+        if self.vitals is not None and self.vitals.loading >= self.job.compute.replicas.max + LOAD_DEATHS:
+            self.fatal = Failure("EngineError", LOAD_DEATH, "replica", retryable=False, details="")
+            return LOAD_DEATH
         return ""
 
     def progress(self, stage: Any) -> Progress:
@@ -324,6 +327,16 @@ def _iterate(
         arrived.put(None)
     except BaseException as error:  # handed to the driving thread, which raises it
         arrived.put(error)
+
+
+def _stalled(vitals: Vitals) -> str:
+    """Who waits for what, when nothing has moved for `limits.stall_s`."""
+    working = "; ".join(
+        f"{replica} has rows {rows[0]} to {rows[1] - 1} of unit {unit} for {seconds:.0f} s"
+        for unit, (rows, replica, seconds) in vitals.working.items()
+    )
+    held = working or ("no replica has a unit" if vitals.replicas else f"no replica is up, {vitals.loading} are loading")
+    return f"no progress for {vitals.idle_s:.0f} s: {held}"
 
 
 def _as_ours(error: BaseException) -> BaseException:

@@ -20,21 +20,19 @@ class Vitals:
 
     Attributes:
         replicas: replicas that are loaded.
-        loading: replicas that began to load and have not said more.
-        load_deaths: replicas that died while loading, since the last that succeeded.
+        loading: replicas that began to load and have not said more; those that died doing so stay counted.
         rows_answered: rows that replicas have answered, committed or not.
         crashes: micro-batches that killed a replica.
         idle_s: seconds since anything moved.
-        working: unit id → (rows, seconds) of the micro-batches now running.
+        working: unit id → (rows, replica, seconds) of the micro-batches now running.
     """
 
     replicas: int
     loading: int
-    load_deaths: int
     rows_answered: int
     crashes: int
     idle_s: float
-    working: dict[str, tuple[Rows, float]]
+    working: dict[str, tuple[Rows, str, float]]
 
 
 class Door(Protocol):
@@ -44,7 +42,7 @@ class Door(Protocol):
     def loading(self, replica: str) -> None: ...
     def loaded(self, replica: str) -> None: ...
     def start(self, unit: str) -> list[Rows]: ...
-    def attempt(self, unit: str, rows: Rows) -> None: ...
+    def attempt(self, unit: str, rows: Rows, replica: str) -> None: ...
     def answered(self, unit: str, rows: Rows, count: int) -> None: ...
 
 
@@ -54,11 +52,10 @@ class Supervisor:
 
     stop_asked: bool = False
     crashed: dict[str, list[Rows]] = field(default_factory=dict)
-    in_flight: dict[str, tuple[Rows, float]] = field(default_factory=dict)
+    in_flight: dict[str, tuple[Rows, str, float]] = field(default_factory=dict)
     loading_since: dict[str, float] = field(default_factory=dict)
     live: set[str] = field(default_factory=set)
     rows_answered: int = 0
-    load_deaths: int = 0
     crashes: int = 0
     moved_at: float = field(default_factory=time.monotonic)
 
@@ -74,7 +71,6 @@ class Supervisor:
     def loaded(self, replica: str) -> None:
         self.loading_since.pop(replica, None)
         self.live.add(replica)
-        self.load_deaths = 0
         self.moved_at = time.monotonic()
 
     def start(self, unit: str) -> list[Rows]:
@@ -85,12 +81,14 @@ class Supervisor:
         """
         open_batch = self.in_flight.pop(unit, None)
         if open_batch is not None:
-            self.crashed.setdefault(unit, []).append(open_batch[0])
+            rows, replica, _ = open_batch
+            self.crashed.setdefault(unit, []).append(rows)
+            self.live.discard(replica)
             self.crashes += 1
         return list(self.crashed.get(unit, []))
 
-    def attempt(self, unit: str, rows: Rows) -> None:
-        self.in_flight[unit] = (rows, time.monotonic())
+    def attempt(self, unit: str, rows: Rows, replica: str) -> None:
+        self.in_flight[unit] = (rows, replica, time.monotonic())
 
     def answered(self, unit: str, rows: Rows, count: int) -> None:
         self.in_flight.pop(unit, None)
@@ -108,11 +106,10 @@ class Supervisor:
         return Vitals(
             replicas=len(self.live),
             loading=len(self.loading_since),
-            load_deaths=self.load_deaths,
             rows_answered=self.rows_answered,
             crashes=self.crashes,
             idle_s=now - self.moved_at,
-            working={unit: (rows, now - since) for unit, (rows, since) in self.in_flight.items()},
+            working={unit: (rows, replica, now - since) for unit, (rows, replica, since) in self.in_flight.items()},
         )
 
 
@@ -134,8 +131,8 @@ class RemoteDoor:
     def start(self, unit: str) -> list[Rows]:
         return [tuple(rows) for rows in self._ask("start", unit)]
 
-    def attempt(self, unit: str, rows: Rows) -> None:
-        self._ask("attempt", unit, rows)
+    def attempt(self, unit: str, rows: Rows, replica: str) -> None:
+        self._ask("attempt", unit, rows, replica)
 
     def answered(self, unit: str, rows: Rows, count: int) -> None:
         self.actor.answered.remote(unit, rows, count)  # losing this one costs a count, no row

@@ -80,9 +80,7 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
         OutputError: no run has begun there.
     """
     ledger = Ledger(output_uri, storage)
-    run = ledger.run()
-    if run is None:
-        raise OutputError(f"{output_uri} holds no output of ours", remedy="Give the output.uri of a job that was run.")
+    run = ledger.recorded()
     samples = int(run.fields["params"].get("samples_per_row", 1))
     planned = _planned(run)
     report = Report(output_uri, rows=sum(one.rows for one in run.files) * samples)
@@ -92,9 +90,8 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
     for unit in sorted(done - planned.keys()):
         report.add(Problem("unexpected file", f"{RECEIPTS}/{unit}.json", "is of no unit of this manifest"))
     expected: set[str] = set()
-    audited = 0
-    for receipt, problems in _audited(ledger, storage, sorted(done & planned.keys()), samples, planned):
-        audited += 1
+    audits = _audited(ledger, storage, sorted(done & planned.keys()), samples, planned)
+    for audited, (receipt, problems) in enumerate(audits, start=1):
         for problem in problems:
             report.add(problem)
         if receipt is not None:

@@ -44,7 +44,7 @@ def describe(uri: str, storage: Storage) -> CheckpointInfo:
         value = json.loads(storage.read(join(uri, "digests.json")))
         files = dict(value["files"])
         total = sum(storage.info(join(uri, name)).size_bytes for name in files)
-        return CheckpointInfo(uri, str(value["digest"]), files, total)
+        return CheckpointInfo(uri, str(value["checkpoint"]), files, total)
     except ObjectMissing as error:
         raise CheckpointError(
             f"{uri} is not a checkpoint of ours: {error.message}",

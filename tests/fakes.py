@@ -53,8 +53,8 @@ class FakeEngine:
         key = hashlib.sha256(f"{row['prompt']}|{row['seed']}".encode() + (row["pixels"] or b"")).digest()
         if self.job.task == "caption":
             return f"a picture {key.hex()[:8]}"
-        size = self.job.image_size
-        return np.random.default_rng(int.from_bytes(key[:8], "big")).integers(0, 256, (size, size, 3), np.uint8).tobytes()
+        pixels = np.random.default_rng(int.from_bytes(key[:8], "big"))
+        return pixels.integers(0, 256, (self.job.image_size, self.job.image_size, 3), np.uint8).tobytes()
 
     def fault_of(self, prompt: str) -> str | None:
         return f"the prompt has {len(prompt)} characters, the limit is 10000" if len(prompt) > 10_000 else None
@@ -83,7 +83,7 @@ def fake_checkpoint(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.bin").write_bytes(CHECKPOINT_FILE)
     files = {"weights.bin": hashlib.sha256(CHECKPOINT_FILE).hexdigest()}
-    (folder / "digests.json").write_text(json.dumps({"files": files, "digest": hashlib.sha256(b"whole").hexdigest()}))
+    (folder / "digests.json").write_text(json.dumps({"files": files, "checkpoint": hashlib.sha256(b"whole").hexdigest()}))
     return folder
 
 

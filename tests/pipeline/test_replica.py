@@ -63,8 +63,6 @@ def test_what_a_row_gets_does_not_depend_on_the_micro_batch(tmp_path: Path) -> N
     assert one.column("answer") == four.column("answer")
 
 
-
-
 class DyingEngine(FakeEngine):
     def answer(self, rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
         if any(row["prompt"] == "die" for row in rows):
@@ -107,7 +105,7 @@ def test_one_death_alone_changes_nothing_but_the_number_of_attempts(tmp_path: Pa
     undisturbed = answered(tmp_path, ["a", "b", "c"], supervisor)
     unit, _ = first_unit(make_job(tmp_path))
     supervisor.start(unit.id)
-    supervisor.attempt(unit.id, (0, 3))
+    supervisor.attempt(unit.id, (0, 3), "gone")
     again = answered(tmp_path, ["a", "b", "c"], supervisor)
     assert again.column("answer") == undisturbed.column("answer")
     assert facts(again)["attempts"] == 2 and facts(again)["resized"] is False

@@ -1,0 +1,162 @@
+"""Verify, trace and replay work from storage alone and find what was done to an output behind its back."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import JobError, OutputError
+from pipeline.job import Job
+from pipeline.lineage import sha256
+from pipeline.replay import replay
+from pipeline.storage import Storage
+from pipeline.trace import trace
+from pipeline.verify import repair, verify
+from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
+from tests.inprocess import run_here
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    write_prompts(tmp_path / "manifest" / "a.parquet", [*(f"prompt {n}" for n in range(18)), "", None])
+    job = make_job(tmp_path)
+    run_here(job)
+    return job
+
+
+def parts(job: Job, folder: str = "data") -> list[Path]:
+    return sorted((Path(job.output.uri) / folder).iterdir())
+
+
+def kinds(job: Job) -> dict[str, int]:
+    return dict(verify(job.output.uri, Storage(job.storage)).counts)
+
+
+def test_an_untouched_output_passes_with_every_row_counted(job: Job) -> None:
+    report = verify(job.output.uri, Storage(job.storage))
+    assert report.ok, report.problems
+    assert (report.rows, report.data, report.rejected, report.units) == (20, 18, 2, 3)
+
+
+def _receipts(job: Job) -> list[Path]:
+    return sorted((Path(job.output.uri) / "_unipic" / "receipts").iterdir())
+
+
+def _alter_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+
+
+def _swap_two_pictures(job: Job) -> None:
+    """A tampered part whose receipt was made to agree: only lineage can tell."""
+    part, receipt = parts(job)[0], _receipts(job)[0]
+    rows = pq.read_table(part)
+    images = rows.column("image").to_pylist()
+    images[0], images[1] = images[1], images[0]
+    swapped = rows.set_column(rows.schema.get_field_index("image"), "image", [images])
+    sink = io.BytesIO()
+    pq.write_table(swapped.cast(rows.schema), sink)
+    part.write_bytes(sink.getvalue())
+    value = json.loads(receipt.read_text())
+    value["parts"][0] |= {"sha256": sha256(sink.getvalue()), "bytes": len(sink.getvalue())}
+    receipt.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind"),
+    [
+        (lambda job: parts(job)[0].unlink(), "missing part"),
+        (lambda job: _alter_a_byte(parts(job)[1]), "altered part"),
+        (lambda job: parts(job, "rejected")[0].unlink(), "missing part"),
+        (lambda job: _receipts(job)[2].unlink(), "missing unit"),
+        (lambda job: _receipts(job)[0].write_text("{"), "damaged receipt"),
+        (lambda job: (Path(job.output.uri) / "data" / "part-x.parquet").write_bytes(b"?"), "unexpected file"),
+        (_swap_two_pictures, "wrong lineage"),
+    ],
+)
+def test_damage_is_found_and_named_and_repair_mends_what_can_be_done_again(
+    job: Job, damage: Callable[[Job], object], kind: str
+) -> None:
+    whole = part_bytes(job)
+    damage(job)
+    storage = Storage(job.storage)
+    report = verify(job.output.uri, storage)
+    assert kind in report.counts
+    repair(job.output.uri, storage, report)
+    run_here(job)
+    assert part_bytes(job) == whole
+    assert verify(job.output.uri, storage).ok
+
+
+def test_verify_of_a_folder_that_is_not_ours_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="holds no output of ours"):
+        verify(str(tmp_path), Storage())
+
+
+@pytest.fixture
+def chain(job: Job, tmp_path: Path) -> tuple[Job, Job, Job]:
+    """Pictures, edits of them, captions of the edits."""
+    columns = {"id": "id", "image": "image"}
+    edit = make_job(
+        tmp_path,
+        "edit",
+        input={"manifest": f"{job.output.uri}/data", "columns": columns},
+        params={"image_size": 16, "instruction": "make it night"},
+        output__uri=str(tmp_path / "edits"),
+    )
+    run_here(edit)
+    caption = make_job(
+        tmp_path,
+        "caption",
+        input={"manifest": f"{edit.output.uri}/data", "columns": columns},
+        output__uri=str(tmp_path / "captions"),
+    )
+    run_here(caption)
+    return job, edit, caption
+
+
+def test_trace_walks_a_caption_back_through_its_edit_to_the_prompt(chain: tuple[Job, Job, Job]) -> None:
+    caption = chain[-1]
+    row = next(row for row in all_rows(caption) if row["id"] == "a-7")
+    steps = trace(caption.output.uri, row["lineage"]["lineage_id"][:12], Storage(caption.storage))
+    assert [step.task for step in steps] == ["caption", "edit", "generate"]
+    assert steps[-1].source["prompt"] == "prompt 7"
+    assert [step.lineage["parent_lineage_id"] for step in steps[:2]] == [s.lineage["lineage_id"] for s in steps[1:]]
+
+
+def test_every_row_of_a_chain_replays_to_the_same_bytes(chain: tuple[Job, Job, Job]) -> None:
+    for job in chain:
+        for row in all_rows(job)[::5]:
+            again = replay(job.output.uri, row["id"], Storage(job.storage), make_engine=FakeEngine)
+            assert again.identical and again.exact and again.max_difference in (0, None)
+
+
+class DriftedEngine(FakeEngine):
+    def answer(self, rows):  # type: ignore[no-untyped-def]
+        return [bytes([one[0] ^ 1]) + one[1:] for one in super().answer(rows)]
+
+
+def test_a_replay_that_differs_shows_both_pictures_and_by_how_much(job: Job) -> None:
+    again = replay(job.output.uri, "a-3", Storage(job.storage), make_engine=DriftedEngine)
+    assert not again.identical
+    assert (again.max_difference, again.differing_px) == (1, 1)
+    assert again.before != again.after
+
+
+def test_an_ambiguous_row_asks_which_and_an_unknown_one_says_how_rows_are_named(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"])
+    job = make_job(tmp_path, params__samples_per_row=2)
+    run_here(job)
+    storage = Storage(job.storage)
+    with pytest.raises(JobError, match=r"2 rows of .* are called 'a-0'.* Say which by lineage id"):
+        trace(job.output.uri, "a-0", storage)
+    assert trace(job.output.uri, "a-0#1", storage)[0].lineage["sample"] == 1
+    assert trace(job.output.uri, "a.parquet:1#0", storage)[0].lineage["source_row"] == 1
+    with pytest.raises(JobError, match=r"no row of .* is called 'zz'"):
+        trace(job.output.uri, "zz", storage)
