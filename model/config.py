@@ -165,7 +165,7 @@ def published() -> ReplicaConfig:
     )
 
 
-def tiny(*, image_size: int = 64, vocab_size: int = 512) -> ReplicaConfig:
+def tiny(*, image_size: int = 64, vocab_size: int = 704) -> ReplicaConfig:
     """Sizes for tests and trials: milliseconds a picture on one CPU core."""
     vae = VaeConfig(
         base_width=8,

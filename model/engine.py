@@ -158,6 +158,10 @@ class Engine:
         """None, or why this prompt cannot be run. `image_size`: that of the job, None for the trained one."""
         if not prompt.strip():
             return "the prompt is empty"
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as fault:
+            return f"the prompt is not Unicode text: half a surrogate pair at character {fault.start}"
         limit = self._text_limit(task, image_size or self.config.trained_image_size)
         if len(prompt) > limit * _MAX_TOKEN_CHARACTERS:
             return f"the prompt is too long: {len(prompt)} characters, the limit is {limit} tokens"

@@ -42,7 +42,7 @@ def init_tiny(dst: Path, *, seed: int = 0, image_size: int = 64) -> str:
     """
     if dst.exists():
         raise CheckpointFault(f"{dst} already exists")
-    vocabulary, merges = _byte_pairs()
+    vocabulary, merges = byte_pairs()
     config = tiny(image_size=image_size, vocab_size=-(-(len(vocabulary) + len(_SPECIAL) + 1) // 64) * 64)
     building = dst.with_name(f".{dst.name}.{uuid.uuid4().hex}.partial")
     building.mkdir(parents=True)
@@ -78,7 +78,7 @@ def _random_weights(config: ReplicaConfig, *, seed: int) -> tuple[dict[str, Tens
     return weights, vae
 
 
-def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """All bytes, then the pairs that build each word, and each word after a space, from its left."""
     symbols = list(_byte_symbols())
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
