@@ -21,10 +21,14 @@ CHECKPOINT = "checkpoint"
 
 def case_set_folders() -> list[Path]:
     """The folder that UNIPIC_ORACLE names, or the reference one: a case set itself, or a folder of several."""
-    root = Path(os.environ.get("UNIPIC_ORACLE") or REFERENCE)
+    chosen = os.environ.get("UNIPIC_ORACLE")
+    root = Path(chosen or REFERENCE)
     if (root / "cases.json").is_file():
         return [root]
-    return sorted(path.parent for path in root.glob("*/cases.json"))
+    found = sorted(path.parent for path in root.glob("*/cases.json"))
+    if chosen and not found:
+        raise ValueError(f"UNIPIC_ORACLE names {root}, where no cases.json is")
+    return found
 
 
 def cases_of(kind: str) -> list[Any]:
@@ -41,8 +45,8 @@ def cases_of(kind: str) -> list[Any]:
 
 
 def nothing(what: str) -> Any:
-    where = os.environ.get("UNIPIC_ORACLE") or "../shared/oracle"
-    return pytest.param(None, marks=pytest.mark.skip(reason=f"{what}: {where} is absent or holds none"))
+    where = os.environ.get("UNIPIC_ORACLE") or "../shared/oracle, which is absent,"
+    return pytest.param(None, marks=pytest.mark.skip(reason=f"{where} holds {what}"))
 
 
 @dataclass(frozen=True)
