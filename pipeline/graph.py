@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.context import RunContext
@@ -65,11 +66,16 @@ def unpack(payload: pa.LargeBinaryScalar) -> pa.Table:
     return pa.ipc.open_stream(payload.as_buffer()).read_all()
 
 
-def _travel(unit: str, payload: pa.Buffer | bytes | None, error: str | None = None) -> pa.Table:
-    return pa.table([[unit], pa.array([payload], pa.large_binary()), [error]], schema=TRAVELLING)
+def _travel(unit: str, payload: pa.Buffer | None, error: str | None = None) -> pa.Table:
+    if payload is None:
+        column = pa.nulls(1, pa.large_binary())
+    else:  # around the bytes as they are: a unit of pictures is too large to copy for nothing
+        offsets = pa.py_buffer(np.array([0, payload.size], np.int64))
+        column = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, payload])
+    return pa.table([[unit], column, pa.array([error], pa.string())], schema=TRAVELLING)
 
 
-def _stage(name: str, batch: pa.Table, work: Callable[[Unit, Any], pa.Buffer | bytes | None]) -> pa.Table:
+def _stage(name: str, batch: pa.Table, work: Callable[[Unit, Any], pa.Buffer | None]) -> pa.Table:
     """Run `work` on the one unit in `batch`; whatever it raises goes on as data, and later stages pass it by."""
     unit, payload, error = (batch.column(column)[0] for column in TRAVELLING.names)
     if error.as_py() is not None or (name != "prepare" and not payload.is_valid):
@@ -108,7 +114,10 @@ class ReplicaStage:
 
 
 def finish_stage(batch: pa.Table, context: RunContext) -> pa.Table:
-    return _stage("finish", batch, lambda unit, payload: finish(unit, unpack(payload), context).to_json().encode())
+    def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer:
+        return pa.py_buffer(finish(unit, unpack(payload), context).to_json().encode())
+
+    return _stage("finish", batch, work)
 
 
 class FusedStage:
@@ -120,11 +129,11 @@ class FusedStage:
         self.replica = Replica(context, door, make_engine)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        def work(unit: Unit, _: object) -> bytes | None:
+        def work(unit: Unit, _: object) -> pa.Buffer | None:
             if self.door.stopping():
                 return None
             answered = self.replica.answer(unit, prepare(unit, self.context))
-            return finish(unit, answered, self.context).to_json().encode()
+            return pa.py_buffer(finish(unit, answered, self.context).to_json().encode())
 
         return _stage("prepare", batch, work)
 
@@ -189,8 +198,6 @@ def cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]
         A handle of a new `Supervisor` actor.
     """
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    if not verbose:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     already = ray.is_initialized()

@@ -226,14 +226,15 @@ class _Batches:
             yield from self._part((first, last))
             first = last
 
-    def _part(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
+    def _part(self, rows: Rows, *, suspect: bool = False) -> Iterator[tuple[int, bytes | str | Fault]]:
+        """Answer `rows`; `suspect` says they are part of a micro-batch that has gone wrong."""
         first, last = rows
         deaths = sum(crash == rows for crash in self.crashed)
-        inside = [crash for crash in self.crashed if first <= crash[0] and crash[1] <= last and crash != rows]
+        inside = any(first <= crash[0] and crash[1] <= last and crash != rows for crash in self.crashed)
         if last - first == 1 and deaths >= CRASHES_BEFORE_SPLIT:
             message = f"replicas died {deaths} times while this row was alone on the device"
             yield first, _fault("ReplicaCrashed", message, attempts=self.attempts)
-        elif last - first > 1 and (deaths >= CRASHES_BEFORE_SPLIT or inside):
+        elif last - first > 1 and (inside or deaths >= (1 if suspect else CRASHES_BEFORE_SPLIT)):
             yield from self._halves(rows)
         else:
             yield from self._try(rows)
@@ -241,8 +242,8 @@ class _Batches:
     def _halves(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
         self.resized = True
         middle = (rows[0] + rows[1] + 1) // 2
-        yield from self._part((rows[0], middle))
-        yield from self._part((middle, rows[1]))
+        yield from self._part((rows[0], middle), suspect=True)
+        yield from self._part((middle, rows[1]), suspect=True)
 
     def _try(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
         first, last = rows

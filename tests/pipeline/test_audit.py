@@ -33,10 +33,6 @@ def parts(job: Job, folder: str = "data") -> list[Path]:
     return sorted((Path(job.output.uri) / folder).iterdir())
 
 
-def kinds(job: Job) -> dict[str, int]:
-    return dict(verify(job.output.uri, Storage(job.storage)).counts)
-
-
 def test_an_untouched_output_passes_with_every_row_counted(job: Job) -> None:
     report = verify(job.output.uri, Storage(job.storage))
     assert report.ok, report.problems
@@ -76,7 +72,6 @@ def _swap_two_pictures(job: Job) -> None:
         (lambda job: parts(job, "rejected")[0].unlink(), "missing part"),
         (lambda job: _receipts(job)[2].unlink(), "missing unit"),
         (lambda job: _receipts(job)[0].write_text("{"), "damaged receipt"),
-        (lambda job: (Path(job.output.uri) / "data" / "part-x.parquet").write_bytes(b"?"), "unexpected file"),
         (_swap_two_pictures, "wrong lineage"),
     ],
 )
@@ -92,6 +87,16 @@ def test_damage_is_found_and_named_and_repair_mends_what_can_be_done_again(
     run_here(job)
     assert part_bytes(job) == whole
     assert verify(job.output.uri, storage).ok
+
+
+def test_a_file_of_somebody_else_is_named_and_left_alone(job: Job) -> None:
+    stranger = Path(job.output.uri) / "data" / "part-x.parquet"
+    stranger.write_bytes(b"?")
+    storage = Storage(job.storage)
+    report = verify(job.output.uri, storage)
+    assert [(one.kind, one.where) for one in report.problems] == [("unexpected file", "data/part-x.parquet")]
+    repair(job.output.uri, storage, report)
+    assert stranger.exists()
 
 
 def test_verify_of_a_folder_that_is_not_ours_says_so(tmp_path: Path) -> None:
