@@ -97,9 +97,8 @@ def _place(error: Any, values: dict[str, Any]) -> Path:
     place: list[str] = []
     current: Any = values
     for part in error["loc"]:
-        if isinstance(current, dict) and part in current:
-            current = current[part]
-        elif isinstance(current, list) and isinstance(part, int) and part < len(current):
+        in_map = isinstance(current, dict) and part in current
+        if in_map or (isinstance(current, list) and isinstance(part, int) and part < len(current)):
             current = current[part]
         elif error["type"] == "missing" and isinstance(current, dict) and part == error["loc"][-1]:
             current = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -167,7 +167,7 @@ class _Draft:
             shown = f"{label} ({'.'.join(place)})"
         self.faults.append(Fault(place, at, shown, message))
 
-    def _stop(self) -> None:
+    def _stop(self) -> NoReturn:
         ordered = sorted(self.faults, key=lambda fault: (fault.line == 0, fault.line))
         raise SpecError("\n".join(str(fault) for fault in ordered))
 

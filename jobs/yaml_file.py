@@ -1,6 +1,7 @@
 """A YAML text as plain values, with the place of every key, and every way YAML misleads reported as a fault.
 
-Only maps, lists and scalars exist here: no aliases, no tags, no duplicate keys. That bounds time and memory by the file's size.
+Only maps, lists and scalars exist here: no aliases, no tags, no duplicate keys.
+That bounds time and memory by the file's size.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ compute:
 def faults_of(text: str, folder: Path, *overrides: str) -> list[str]:
     path = folder / "job.yaml"
     path.write_text(text)
-    with pytest.raises(SpecError, match="job.yaml|--set") as caught:
+    with pytest.raises(SpecError, match=r"job\.yaml|--set") as caught:
         load_job(path, overrides)
     return [line.replace(str(path), "job.yaml") for line in caught.value.message.splitlines()]
 
@@ -53,27 +53,63 @@ def test_a_good_file_becomes_the_job_of_its_task(tmp_path: Path) -> None:
     ("old", "new", "fault"),
     [
         ("batch_size: 4", "batch_size: 0", "job.yaml:11 compute.batch_size: must be at least 1, got 0"),
-        ("batch_size: 4", "batch_size: big", "job.yaml:11 compute.batch_size: must be 'auto' or a whole number, got 'big'"),
+        (
+            "batch_size: 4",
+            "batch_size: big",
+            "job.yaml:11 compute.batch_size: must be 'auto' or a whole number, got 'big'",
+        ),
         ("batch_size: 4", "replicas: 0", "job.yaml:11 compute.replicas: must be at least 1, got 0"),
         ("batch_size: 4", "batch_sise: 4", "job.yaml:11 compute.batch_sise: unknown key; did you mean batch_size?"),
         ("guidance: 3", 'guidance: "3"', "job.yaml:8 params.guidance: must be a number, got '3': leave the quotes out"),
-        ("guidance: 3", "guidance: 3e0", "job.yaml:8 params.guidance: must be a number, got '3e0': YAML reads it as text; write 3"),
-        ("guidance: 3", "question: Why?", "job.yaml:8 params.question: unknown key here; it is a parameter of caption jobs"),
+        (
+            "guidance: 3",
+            "guidance: 3e0",
+            "job.yaml:8 params.guidance: must be a number, got '3e0': YAML reads it as text; write 3",
+        ),
+        (
+            "guidance: 3",
+            "question: Why?",
+            "job.yaml:8 params.question: unknown key here; it is a parameter of caption jobs",
+        ),
         ("guidance: 3", "image_size: 100", "job.yaml:8 params.image_size: must be a multiple of 16, got 100"),
-        ("guidance: 3", "seed: 010", "job.yaml:8 params.seed: 010 reads as the octal number 8 in YAML; leave out the leading zero, or quote it"),
+        (
+            "guidance: 3",
+            "seed: 010",
+            "job.yaml:8 params.seed: 010 reads as the octal number 8 in YAML; leave out the leading zero, or quote it",
+        ),
         ("guidance: 3", "guidance: .nan", "job.yaml:8 params.guidance: must be a finite number, got .nan"),
         ("guidance: 3", "guidance:", "job.yaml:8 params.guidance: is empty: give it a value, or leave the key out"),
         ("name: pictures", "name: no", 'job.yaml:1 name: must be text, got false: quote it, "no"'),
-        ("name: pictures", "name: 12:30:45", "job.yaml:1 name: 12:30:45 reads as the number 45045 in YAML; if it is text, quote it"),
-        ("name: pictures", "name: 2024-01-02", 'job.yaml:1 name: 2024-01-02 reads as a date in YAML; quote it: "2024-01-02"'),
-        ("name: pictures", "batch_size: 1\nname: x", "job.yaml:1 batch_size: unknown key here; it belongs under compute"),
-        ("task: generate", "task: generat", "job.yaml:2 task: must be 'generate', 'edit' or 'caption', got 'generat'; did you mean generate?"),
+        (
+            "name: pictures",
+            "name: 12:30:45",
+            "job.yaml:1 name: 12:30:45 reads as the number 45045 in YAML; if it is text, quote it",
+        ),
+        (
+            "name: pictures",
+            "name: 2024-01-02",
+            'job.yaml:1 name: 2024-01-02 reads as a date in YAML; quote it: "2024-01-02"',
+        ),
+        (
+            "name: pictures",
+            "batch_size: 1\nname: x",
+            "job.yaml:1 batch_size: unknown key here; it belongs under compute",
+        ),
+        (
+            "task: generate",
+            "task: generat",
+            "job.yaml:2 task: must be 'generate', 'edit' or 'caption', got 'generat'; did you mean generate?",
+        ),
         ("model: {checkpoint: checkpoints/tiny}\n", "", "job.yaml:1 model: is missing"),
         ("uri: out", "images: files", "job.yaml:9 output.uri: is missing"),
-        ("{prompt: text}", "{prompt: text, no: x}", 'job.yaml:5 input.columns: the key no is not text: YAML reads it as false; quote it, "no"'),
+        (
+            "{prompt: text}",
+            "{prompt: text, no: x}",
+            'job.yaml:5 input.columns: the key no is not text: YAML reads it as false; quote it, "no"',
+        ),
         ("{prompt: text}", "[prompt]", "job.yaml:5 input.columns: must be a map of keys, got a list"),
     ],
-)  # fmt: skip
+)
 def test_each_kind_of_fault_is_one_sentence_with_its_line(tmp_path: Path, old: str, new: str, fault: str) -> None:
     assert faults_of(changed(old, new), tmp_path) == [fault]
 
@@ -86,7 +122,8 @@ def test_all_faults_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> Non
         "job.yaml:1 name: must not be empty",
         "job.yaml:8 params.guidance: must be at least 1, got 0",
         "job.yaml:11 compute.batch_size: must be at least 1, got 0",
-        "job.yaml:12 extra: unknown key; known here: name, task, input, model, params, output, compute, limits, storage",
+        "job.yaml:12 extra: unknown key; "
+        "known here: name, task, input, model, params, output, compute, limits, storage",
         "--set limits.max_hours: must be more than 0, got 0",
     ]
 
@@ -167,15 +204,18 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(tmp_path: Path)
         ("compute.replicas={max: 0}", "--set compute.replicas (compute.replicas.max): must be at least 1, got 0"),
         ("compute", "--set compute: must read key=value, such as compute.batch_size=8"),
         ("name.x=1", "--set name.x: name has the value 'pictures', which has no keys; set name as a whole"),
-        ("name=!!python/none x", "--set name: the tag tag:yaml.org,2002:python/none is not allowed: only maps, lists, text and numbers are"),
+        (
+            "name=!!python/none x",
+            "--set name: the tag tag:yaml.org,2002:python/none is not allowed: only maps, lists, text and numbers are",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_override_is_told_under_its_own_name(tmp_path: Path, override: str, fault: str) -> None:
     assert fault in faults_of(GOOD, tmp_path, override)
 
 
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="there is no job file .*nowhere.yaml"):
+    with pytest.raises(SpecError, match=r"there is no job file .*nowhere\.yaml"):
         load_job(tmp_path / "nowhere.yaml")
     with pytest.raises(SpecError, match="is a folder, not a job file"):
         load_job(tmp_path)

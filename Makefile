@@ -1,0 +1,46 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer. VENV=… uses another environment.
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check drills bench schema setup clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+setup: $(READY)  ## the environment in .venv, installed once
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## pictures from prompts, captions of them, edits of them; about two minutes
+	$(BIN)/python -m jobs.demo
+
+test: $(READY)  ## all tests but the drills
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+drills: $(READY)  ## the tests that take minutes: killed workers, lost nodes, long runs
+	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)  ## speed of the pipeline, of planning and of one replica
+	$(BIN)/unipic bench pipeline
+	$(BIN)/unipic bench plan
+	$(BIN)/unipic bench model
+
+schema: $(READY)  ## writes configs/job.schema.json anew
+	$(BIN)/unipic schema > configs/job.schema.json.new
+	mv configs/job.schema.json.new configs/job.schema.json
+
+clean:  ## removes the environment and the demo's output
+	rm -rf $(VENV) demo-output
