@@ -47,7 +47,7 @@ def random_engine(config: ReplicaConfig, *, device: str, dtype: str, seed: int =
     """A replica of these sizes with random weights, made on the device: what it answers is noise, its speed is real."""
     with torch.device("meta"):
         model = UniPic(config)
-    model = model.to_empty(device=device).to(DTYPES[dtype])
+    model = model.to(DTYPES[dtype]).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():

@@ -22,7 +22,6 @@ def greedy(model: UniPic, embeddings: Tensor, lengths: Tensor, *, end_id: int, m
     answers: list[list[int]] = [[] for _ in range(embeddings.shape[0])]
     prompt, hidden = model.llm.read_prompts(embeddings, lengths)
     cache = GrowingCache(prompt, room=max_new_tokens)
-    del prompt
     running = list(range(len(answers)))
     finished: set[int] = set()
     for count in range(1, max_new_tokens + 1):

@@ -54,14 +54,17 @@ class PromptCache:
 
 
 class GrowingCache:
-    """A prompt cache with room for `room` generated tokens a row, written in place one token at a time."""
+    """A prompt cache with room for `room` generated tokens a row, written in place one token at a time.
+
+    Takes the prompt's keys and values over, a layer at a time, so that both are never held whole.
+    """
 
     def __init__(self, prompt: PromptCache, *, room: int) -> None:
         self._valid = F.pad(prompt.valid(), (0, room), value=True)
         self._next_positions = prompt.lengths
         self._used = prompt.padded
-        self._keys = [F.pad(keys, (0, 0, 0, room)) for keys in prompt.keys]
-        self._values = [F.pad(values, (0, 0, 0, room)) for values in prompt.values]
+        self._keys = [F.pad(prompt.keys.pop(0), (0, 0, 0, room)) for _ in range(len(prompt.keys))]
+        self._values = [F.pad(prompt.values.pop(0), (0, 0, 0, room)) for _ in range(len(prompt.values))]
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         start, stop = self._used - keys.shape[2], self._used
