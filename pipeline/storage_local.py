@@ -1,0 +1,190 @@
+"""Local files behind `pipeline.storage`: whole writes by rename, put-if-absent by hard link, sorted lists."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO
+
+from pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
+
+_MISSING = {errno.ENOENT, errno.ENOTDIR}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EINTR,
+    errno.ENFILE,
+    errno.EMFILE,
+}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_TEMP_PREFIX, _TEMP_SUFFIX = ".unipic-", ".tmp"
+
+
+def storage_error(error: OSError, path: str) -> StorageError:
+    """The house's error for one of the operating system's."""
+    reason = error.strerror or type(error).__name__
+    if error.errno in _MISSING:
+        return ObjectMissing(f"There is nothing at {path}.")
+    if error.errno in _DENIED:
+        return AccessDenied(f"Access to {path} was denied: {reason}.", remedy="Check the file's owner and mode.")
+    if error.errno in _FULL:
+        return StorageFull(f"No space is left for {path}: {reason}.", remedy="Free some space, then run again.")
+    if error.errno in _PASSING:
+        return StorageUnavailable(f"{path} could not be reached: {reason}.")
+    return StorageError(f"{path} could not be used: {reason}.")
+
+
+def open_file(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def read(path: str, max_bytes: int | None) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if max_bytes is not None and size_bytes > max_bytes:
+                raise StorageError(f"{path} has {size_bytes:,} bytes, more than the {max_bytes:,} allowed.")
+            return file.read()
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def stat(path: str) -> tuple[int, str]:
+    """Size in bytes and version of a file; a folder counts as nothing there."""
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    if not os.path.isfile(path):
+        raise ObjectMissing(f"There is no file at {path}.")
+    return facts.st_size, str(facts.st_mtime_ns)
+
+
+def write(path: str, data: bytes) -> None:
+    """All of `data` or nothing: a reader never sees half a file, nor does a power cut leave one."""
+    try:
+        temp = _write_temp(path, data)
+        try:
+            os.replace(temp, path)
+        except OSError:
+            _remove(temp)
+            raise
+        _sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def create(path: str, data: bytes) -> bool:
+    """Write `data` unless something is there already; False then."""
+    try:
+        temp = _write_temp(path, data)
+        try:
+            os.link(temp, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_without_links(path, data)
+        finally:
+            _remove(temp)
+        _sync_folder(os.path.dirname(path))
+        return True
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def delete(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def walk(folder: str, *, recursive: bool) -> Iterator[tuple[str, int, str]]:
+    """(path, size, version) of every file below `folder`, sorted by path; our own temporary files are not shown."""
+    try:
+        with os.scandir(folder) as found:
+            # A folder sorts by what its files' paths begin with: "a.txt" comes before "a/b".
+            entries = sorted(found, key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    for entry in entries:
+        if entry.is_dir():
+            if recursive and not (entry.is_symlink() and _leads_up(entry.path)):
+                yield from walk(entry.path, recursive=True)
+        elif not (entry.name.startswith(_TEMP_PREFIX) and entry.name.endswith(_TEMP_SUFFIX)):
+            with suppress(FileNotFoundError):  # deleted since the folder was read
+                facts = entry.stat()
+                yield entry.path, facts.st_size, str(facts.st_mtime_ns)
+
+
+def _leads_up(link: str) -> bool:
+    """Whether following a link to a folder would go round in circles."""
+    target = os.path.realpath(link)
+    here = os.path.realpath(os.path.dirname(link))
+    return here == target or here.startswith(target.rstrip("/") + "/")
+
+
+def _write_temp(path: str, data: bytes) -> str:
+    folder = os.path.dirname(path)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    temp = os.path.join(folder, f"{_TEMP_PREFIX}{secrets.token_hex(8)}{_TEMP_SUFFIX}")
+    try:
+        with open(temp, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        _remove(temp)
+        raise
+    return temp
+
+
+def _create_without_links(path: str, data: bytes) -> bool:
+    try:
+        file = open(path, "xb")  # noqa: SIM115
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        _remove(path)
+        raise
+    return True
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename last through a power cut; some network file systems do not let folders be synced."""
+    handle = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(handle)
