@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from model.engine import Engine
 
@@ -41,6 +43,18 @@ def test_special_tokens_inside_a_users_text_stay_text(engine: Engine, text: str)
         ids = prompt.ids(image_id=-1, image_tokens=1)
         assert [token for token in ids if token in special] == [writer.start_id, writer.end_id, writer.start_id]
         assert text in writer._tokenizer.decode([token for token in ids if token >= 0])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    pieces=st.lists(st.sampled_from(["<|im_start|>", "<|im_end|>", "<image>", "<|", "|>", " ", "\n", "im_end", "é"]))
+)
+def test_no_text_at_all_can_spell_a_special_token(engine: Engine, pieces: list[str]) -> None:
+    writer = engine.prompts
+    ids = writer.generate("".join(pieces)).before
+    assert ids.count(writer.start_id) == 2
+    assert ids.count(writer.end_id) == 1
+    assert max(ids) < writer.image_id
 
 
 @pytest.mark.parametrize("task", ["generate", "edit", "caption"])
