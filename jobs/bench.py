@@ -1,0 +1,182 @@
+"""`unipic bench`: how fast things are, measured here and now."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.options import AsJson
+from jobs.words import as_json, size
+
+if TYPE_CHECKING:
+    from model.engine import Engine
+
+app = typer.Typer(help="Measure speed and memory.", rich_markup_mode=None, no_args_is_help=False)
+
+Checkpoint = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Checkpoint to measure; default: a small random one.")
+]
+ImageSize = Annotated[int, typer.Option(min=16, help="Side of pictures, a multiple of 16.")]
+Iterations = Annotated[int, typer.Option(min=1, help="Steps in which a picture is revealed.")]
+Steps = Annotated[int, typer.Option(min=1, max=1000, help="Diffusion steps.")]
+
+
+@app.command("pipeline")
+def pipeline(
+    checkpoint: Checkpoint = None,
+    rows: Annotated[int, typer.Option(min=16, help="Pictures in the efficiency run.")] = 512,
+    rows_per_unit: Annotated[int, typer.Option(min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    units: Annotated[list[int] | None, typer.Option(help="Unit counts to measure overhead and memory at.")] = None,
+    image_size: ImageSize = 64,
+    iterations: Iterations = 8,
+    diffusion_steps: Steps = 20,
+    json: AsJson = False,
+) -> None:
+    """Speed of whole jobs, and what a unit costs.
+
+    Rows/s of a whole job over rows/s of its bare replica, milliseconds of orchestration a unit, and how the driver's
+    memory grows with units.
+
+    \b
+    Example:
+      unipic bench pipeline --units 1000 --units 10000
+    """
+    from pipeline.bench import efficiency, overhead
+    from pipeline.job import ImageParams
+
+    params = ImageParams(image_size=image_size, num_iterations=iterations, diffusion_steps=diffusion_steps)
+    with tempfile.TemporaryDirectory(prefix="unipic-bench-") as folder:
+        whole = efficiency(
+            str(checkpoint or _tiny(Path(folder), image_size)),
+            rows=rows,
+            rows_per_unit=rows_per_unit,
+            batch_size=batch_size,
+            params=params,
+        )
+    counts = units or [1_000, 10_000]
+    costs = [overhead(count=counts[0], layout="fused"), *(overhead(count=number) for number in counts)]
+    if json:
+        typer.echo(as_json({"efficiency": whole, "ratio": whole.ratio, "overhead": costs}))
+        return
+    _show(
+        "Whole job against bare replica",
+        ["rows", "job rows/s", "bare rows/s", "ratio"],
+        [[f"{whole.rows:,}", f"{whole.job_rows_per_s:.2f}", f"{whole.bare_rows_per_s:.2f}", f"{whole.ratio:.3f}"]],
+    )
+    _show(
+        "A replica that does nothing",
+        ["layout", "units", "ms per unit", "driver grew by MiB"],
+        [[one.layout, f"{one.units:,}", f"{one.ms_per_unit:.1f}", f"{one.driver_growth_mb:.1f}"] for one in costs],
+    )
+
+
+@app.command("model")
+def model(
+    checkpoint: Checkpoint = None,
+    random_published: Annotated[
+        bool, typer.Option("--random-published", help="The published sizes with random weights, made on the device.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    task: Annotated[
+        list[str] | None, typer.Option(help="generate, edit, caption; default: all. May be repeated.")
+    ] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(help="May be repeated; default: 1 and 8.")] = None,
+    batches: Annotated[int, typer.Option(min=1, help="Timed batches, after one to warm up.")] = 3,
+    image_size: ImageSize = 64,
+    iterations: Iterations = 8,
+    diffusion_steps: Steps = 20,
+    guidance: Annotated[float, typer.Option(min=1.0)] = 3.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 32,
+    profile: Annotated[bool, typer.Option("--profile", help="Also show where the time of one batch goes.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Speed and memory of one replica, by task and batch size.
+
+    \b
+    Examples:
+      unipic bench model --checkpoint checkpoints/tiny --batch-size 1 --batch-size 16
+      unipic bench model --random-published --device cuda --dtype bfloat16 \\
+        --image-size 1024 --iterations 32 --diffusion-steps 100
+    """
+    from model import bench
+    from model.engine import CaptionSettings, SamplingSettings
+    from pipeline.errors import JobError
+
+    unknown = sorted(set(task or ()) - set(bench.TASKS))
+    if unknown:
+        raise JobError(f"--task must be {', '.join(bench.TASKS)}; got {', '.join(unknown)}")
+    chosen = [one for one in bench.TASKS if one in (task or bench.TASKS)]
+    sampling = SamplingSettings(
+        image_size=image_size, num_iterations=iterations, guidance=guidance, diffusion_steps=diffusion_steps
+    )
+    captioning = CaptionSettings(image_size=image_size, max_new_tokens=max_new_tokens)
+    engine = _engine(checkpoint, random_published=random_published, device=device, dtype=dtype, image_size=image_size)
+    sizes = batch_size or [1, 8]
+    measured = list(
+        bench.measure_all(
+            engine, batch_sizes=sizes, batches=batches, sampling=sampling, captioning=captioning, chosen=chosen
+        )
+    )
+    if json:
+        typer.echo(as_json(measured))
+    else:
+        _show(
+            f"One replica, {image_size} px, {iterations} iterations, {diffusion_steps} diffusion steps, {dtype}",
+            ["task", "batch", "per s", "s each", "peak memory", "device"],
+            [
+                [
+                    m.task,
+                    str(m.batch_size),
+                    f"{m.items_per_s:.2f}",
+                    f"{1 / m.items_per_s:.3f}",
+                    size(m.peak_bytes),
+                    m.device,
+                ]
+                for m in measured
+            ],
+        )
+    if profile:
+        for one in chosen:
+            typer.echo(
+                bench.profile(engine, one, batch_size=sizes[-1], sampling=sampling, captioning=captioning), err=json
+            )
+
+
+def _engine(checkpoint: Path | None, *, random_published: bool, device: str, dtype: str, image_size: int) -> Engine:
+    from model.bench import random_engine
+    from model.checkpoint import CheckpointFault
+    from model.config import published
+    from model.engine import Engine
+    from pipeline.errors import CheckpointError
+
+    if random_published:
+        return random_engine(published(), device=device, dtype=dtype)
+    try:
+        with tempfile.TemporaryDirectory(prefix="unipic-bench-") as folder:
+            return Engine.load(checkpoint or _tiny(Path(folder), image_size), device=device, dtype=dtype)
+    except CheckpointFault as fault:
+        raise CheckpointError(str(fault)) from fault
+
+
+def _tiny(folder: Path, image_size: int) -> Path:
+    from model.init_tiny import init_tiny
+
+    init_tiny(folder / "tiny", image_size=image_size)
+    return folder / "tiny"
+
+
+def _show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,117 @@
+"""The `unipic` command line: one file a command, and one place where errors become words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+
+from jobs import bench, convert, init_tiny, plan, replay, run, schema, status, trace, verify
+from jobs.exits import FAULT, STOPPED
+from pipeline.errors import UniPicError
+
+app = typer.Typer(
+    name="unipic",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="""Turns manifests of prompts and pictures into images, edits and captions.
+
+\b
+First steps:
+  unipic init-tiny checkpoints/tiny         a small random checkpoint, for trials
+  unipic plan configs/generate.yaml         what a job would do, and every fault it has
+  unipic run  configs/generate.yaml         do it; the same command resumes it
+  unipic status s3://datasets/pictures      how it stands, read from its output
+
+\b
+Exit codes: 0 done · 1 job or usage error · 2 more rows rejected than allowed · 3 stopped early, resumable
+""",
+)
+app.command("plan")(plan.plan_job)
+app.command("run")(run.run_job)
+app.command("status")(status.show_status)
+app.command("verify")(verify.verify_output)
+app.command("trace")(trace.trace_row)
+app.command("replay")(replay.replay_row)
+app.command("convert")(convert.convert_checkpoint)
+app.command("init-tiny")(init_tiny.make_tiny)
+app.command("schema")(schema.print_schema)
+app.add_typer(bench.app, name="bench")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits with its code; errors are told on standard error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    code = _code(words)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `unipic schema | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _code(words: list[str]) -> int:
+    verbose = "-v" in words or "--verbose" in words
+    command = typer.main.get_command(app)
+    try:
+        returned = command.main(args=words or ["--help"], prog_name="unipic", standalone_mode=False)
+    except UniPicError as error:
+        if verbose:
+            traceback.print_exc()
+        fail(error.message if not error.row else f"{error.row}: {error.message}", error.remedy)
+        return STOPPED if error.retryable else FAULT
+    except KeyboardInterrupt:
+        fail("interrupted")
+        return STOPPED
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if _is_usage(error):
+            fail(error.format_message(), _usage_remedy(error))  # type: ignore[attr-defined]
+            return FAULT
+        fail(f"{type(error).__name__}: {error}", _kept(error, verbose=verbose))
+        return FAULT
+    return returned if isinstance(returned, int) else 0
+
+
+def fail(message: str, remedy: str = "") -> None:
+    """One error as a block on standard error."""
+    console = Console(stderr=True, highlight=False)
+    console.print("[bold red]error:[/] ", end="")
+    lines = message.splitlines() or [""]
+    if len(lines) > 1:
+        lines.insert(0, f"{len(lines)} faults")
+    console.print("\n  ".join(lines), markup=False, soft_wrap=True)
+    if remedy:
+        console.print(f"  {remedy}", markup=False, soft_wrap=True)
+
+
+def _is_usage(error: Exception) -> bool:
+    """Whether the command line itself was wrong (the parser's own errors know how to say so)."""
+    return hasattr(error, "format_message")
+
+
+def _usage_remedy(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f"See `{context.command_path if context else 'unipic'} --help`."
+
+
+def _kept(error: Exception, *, verbose: bool) -> str:
+    """Shows or keeps an unexpected error's traceback; returns where it is."""
+    if verbose:
+        traceback.print_exception(error)
+        return "This is a fault of UniPic Batch itself."
+    with tempfile.NamedTemporaryFile("w", prefix="unipic-error-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    return f"This is a fault of UniPic Batch itself; the traceback is in {file.name}."
+
+
+if __name__ == "__main__":
+    main()

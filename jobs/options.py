@@ -1,0 +1,54 @@
+"""Arguments and options that several commands share, and the storage that some of them name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.storage import Storage
+
+JobFile = Annotated[
+    Path, typer.Argument(metavar="JOB", help="The job file (YAML). Relative paths in it start from this folder.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a value of the job: --set compute.batch_size=8. May be repeated."
+    ),
+]
+OutputUri = Annotated[str, typer.Argument(metavar="OUTPUT", help="A job's output folder, local or s3://.")]
+RowName = Annotated[
+    str,
+    typer.Argument(
+        metavar="ROW", help="A lineage id (8 digits or more), the manifest's id, or FILE:ROW; #SAMPLE behind it."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+EndpointUrl = Annotated[str | None, typer.Option(metavar="URL", help="For S3 stores other than AWS.")]
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="Region of the S3 store.")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Sign no request (public buckets).")]
+
+
+def storage_of(*, endpoint_url: str | None, region: str | None, anonymous: bool) -> Storage:
+    """The storage that the options name; credentials come from the environment.
+
+    Raises:
+        SpecError: an endpoint that is no http(s) address.
+    """
+    from pydantic import ValidationError
+
+    from pipeline.errors import SpecError
+    from pipeline.job import StorageOptions
+    from pipeline.storage import Storage
+
+    try:
+        options = StorageOptions(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    except ValidationError:
+        raise SpecError(
+            "--endpoint-url must be an http:// or https:// address without credentials, and --region not empty",
+            remedy="Credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or ~/.aws.",
+        ) from None
+    return Storage(options)

@@ -1,0 +1,113 @@
+"""`unipic run`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.exits import DONE, REJECTED, STOPPED
+from jobs.options import JobFile, Set
+from jobs.progress import Display
+from jobs.words import count, duration, rate
+
+if TYPE_CHECKING:
+    from pipeline.run import Progress, Result
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_job(
+    job: JobFile,
+    overrides: Set = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Ray cluster to use; default: a private one here.")
+    ] = None,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="A manifest without rows is fine.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Ray's own messages, and tracebacks.")] = False,
+) -> None:
+    """Do a job, or what is left of it.
+
+    Units that have a receipt are not done again.
+
+    Ctrl-C (or SIGTERM) lets the units in flight finish, then exits with 3; the same command goes on from there.
+    A second one leaves at once.
+
+    \b
+    Examples:
+      unipic run configs/generate.yaml
+      unipic run configs/generate.yaml --set compute.replicas=4 --set limits.max_hours=8
+      unipic run configs/generate.yaml --address auto        on the cluster this machine belongs to
+
+    \b
+    Exit codes: 0 done · 1 job or usage error · 2 more rows rejected than allowed · 3 stopped early, resumable
+    """
+    from jobs.spec import load_job
+
+    resolved = load_job(job, overrides or ())
+
+    from pipeline.run import run
+
+    stop = threading.Event()
+    with Display() as display, _Signals(stop, display.say) as signals:
+
+        def on_progress(progress: Progress) -> None:
+            signals.install()
+            display(progress)
+
+        result = run(resolved, address=address, on_progress=on_progress, stop=stop, verbose=verbose)
+    raise typer.Exit(_told(result, job))
+
+
+class _Signals:
+    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into leaving at once.
+
+    Ray sets handlers of its own when it starts, so `install` is called again whenever the run reports; on leaving the
+    block the handlers from before are back.
+    """
+
+    def __init__(self, stop: threading.Event, say: Callable[[str], None]) -> None:
+        self.stop = stop
+        self.say = say
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        self.before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def install(self) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, self._asked)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        self.stop.set()
+        self.say("stopping: units in flight may finish; once more (Ctrl-C) leaves at once")
+
+
+def _told(result: Result, job: Path) -> int:
+    """Prints how the run ended; returns its exit code."""
+    rows = f"{result.ok:,} of {count(result.rows, 'row')} ok, {result.rejected:,} rejected"
+    new = result.ok + result.rejected - result.earlier
+    pace = f"{duration(result.seconds)}, {rate(new / result.seconds, 'rows')}" if result.seconds > 0 else "0 s"
+    words = {"done": "done", "rejected": "too many rows rejected", "stopped": "stopped early"}
+    typer.echo(f"{words[result.outcome]}: {rows} ({result.earlier:,} from earlier runs; this one {pace})")
+    if result.message:
+        typer.echo(f"  why       {result.message}")
+    typer.echo(f"  output    {result.output}")
+    if result.rejected:
+        typer.echo(f"  rejected  {result.output.rstrip('/')}/rejected says which rows, and why")
+    if result.outcome == "stopped":
+        typer.echo(f"  resume    unipic run {job}")
+    return {"done": DONE, "rejected": REJECTED, "stopped": STOPPED}[result.outcome]

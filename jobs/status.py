@@ -1,0 +1,44 @@
+"""`unipic status`."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from jobs.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_of
+from jobs.words import as_json, count, duration, rate
+
+
+def show_status(
+    output: OutputUri,
+    json: AsJson = False,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Tell how a job stands.
+
+    Read from the receipts in its output folder alone: whether it runs now, and where, does not matter.
+
+    \b
+    Examples:
+      unipic status demo-output/pictures
+      unipic status s3://datasets/pictures --endpoint-url http://127.0.0.1:9000
+    """
+    from pipeline.status import status
+
+    now = status(output, storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous))
+    if json:
+        typer.echo(as_json(now))
+        return
+    done = now.ok + now.rejected
+    share = f" ({100 * done / now.rows:.0f} %)" if now.rows else ""
+    typer.echo(f"{now.name} ({now.task}): {'finished' if now.finished else 'not finished'}")
+    typer.echo(f"  rows      {done:,} of {now.rows:,} done{share}, {now.rejected:,} rejected")
+    typer.echo(f"  units     {now.units_done:,} of {count(now.units, 'unit')}")
+    if now.last is not None:
+        typer.echo(f"  last      {duration(time.time() - now.last)} ago")
+    if now.rows_per_s and not now.finished:
+        left = f", {duration(now.eta_s)} left at that rate" if now.eta_s is not None else ""
+        typer.echo(f"  rate      {rate(now.rows_per_s, 'rows')} over the last units{left}")

@@ -1,0 +1,48 @@
+"""`unipic verify`."""
+
+from __future__ import annotations
+
+import typer
+from rich import progress as bars
+from rich.console import Console
+
+from jobs.exits import FAULT
+from jobs.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_of
+from jobs.words import as_json, count
+
+_SHOWN = 50
+
+
+def verify_output(
+    output: OutputUri,
+    json: AsJson = False,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Audit a whole output.
+
+    Every unit, part, row, picture and lineage is held against its receipt. Exits with 1 on any problem.
+
+    \b
+    Example:
+      unipic verify demo-output/pictures
+    """
+    from pipeline.verify import verify
+
+    storage = storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    console = Console(stderr=True, highlight=False)
+    with bars.Progress(console=console, transient=True, disable=not console.is_terminal) as live:
+        bar = live.add_task("auditing units", total=None)
+        report = verify(output, storage, on_unit=lambda done, planned: live.update(bar, completed=done, total=planned))
+    if json:
+        typer.echo(as_json(report))
+    else:
+        rows = f"{report.data:,} data and {report.rejected:,} rejected of {count(report.rows, 'row')}"
+        typer.echo(f"{output}: {'sound' if report.ok else 'NOT sound'}; {rows} in {count(report.units, 'unit')}")
+        for kind, number in report.counts.most_common():
+            typer.echo(f"  {kind}: {number:,}")
+        for problem in report.problems[:_SHOWN]:
+            typer.echo(f"    {problem.where}: {problem.message}")
+    if not report.ok:
+        raise typer.Exit(FAULT)
