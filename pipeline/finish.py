@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -57,19 +58,37 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
         rejected=answered.num_rows - len(rows),
         parts=tuple(parts),
         source_version=unit.file.version,
+        retry=unit.retry,
         resized=facts.pop("resized", False),
         facts=_facts(facts, time.monotonic() - started),
     )
-    return commit(receipt, context)
+    return _commit_retry(receipt, context) if unit.retry else _commit(receipt, context)
 
 
-def commit(receipt: Receipt, context: RunContext) -> Receipt:
+def _commit(receipt: Receipt, context: RunContext) -> Receipt:
     """Put the receipt where it makes the unit done, unless it is done already."""
     uri = join(context.job.output.uri, receipt_path(receipt.unit))
     crash_point("finish.before_receipt")
     ours = context.storage.put_if_absent(uri, receipt.to_json().encode())
     crash_point("finish.after_receipt")
     return receipt if ours else Receipt.from_json(context.storage.read(uri))
+
+
+def _commit_retry(receipt: Receipt, context: RunContext) -> Receipt:
+    """Fold rows that went well this time into the unit's receipt; the rest stands in the new rejected part."""
+    output = context.job.output.uri
+    uri = join(output, receipt_path(receipt.unit))
+    before = Receipt.from_json(context.storage.read(uri))
+    if before.retry >= receipt.retry:
+        return before  # this very try was committed already
+    kept = tuple(part for part in before.parts if part.path.startswith("data/"))
+    resized = before.resized or receipt.resized
+    merged = replace(receipt, ok=before.ok + receipt.ok, parts=(*kept, *receipt.parts), resized=resized)
+    context.storage.write(uri, merged.to_json().encode())
+    for part in before.parts:
+        if part not in kept:
+            context.storage.delete(join(output, part.path))
+    return merged
 
 
 def _facts(facts: dict[str, Any], finish_s: float) -> dict[str, Any]:

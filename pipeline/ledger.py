@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from pipeline.context import code_version
 from pipeline.errors import ManifestError, ObjectMissing, OutputError
 from pipeline.job import Job
 from pipeline.manifest import Manifest, bindings, discover
-from pipeline.records import OUTPUT_VERSION, ManifestFile, Receipt, digest
+from pipeline.records import OUTPUT_VERSION, ManifestFile, Receipt, Unit, digest
 from pipeline.storage import Storage, join
 
 META = "_unipic"
@@ -139,8 +141,13 @@ class Ledger:
             )
         return there
 
-    def open(self, job: Job, manifest: Manifest, checkpoint_digest: str) -> tuple[Run, Manifest]:
+    def open(
+        self, job: Job, manifest: Manifest, checkpoint_digest: str, *, redo_changed: bool = False
+    ) -> tuple[Run, Manifest]:
         """Claim the folder for `job`, or take up where it was left.
+
+        Args:
+            redo_changed: forget the units of manifest files that changed under their name, instead of refusing.
 
         Returns:
             The run as recorded, and the manifest with its new listing, if any, in place.
@@ -152,9 +159,11 @@ class Ledger:
         there = self.check_owner(job, checkpoint_digest)
         manifest = self._store_listing(manifest)
         fixed = there.rows_per_unit if there else job.rows_per_unit
-        if there:
-            _refuse_changed(there.files, manifest.files)
-        gone = [one for one in there.files if one.name not in {f.name for f in manifest.files}] if there else []
+        changed = _changed(there.files, manifest.files) if there else []
+        if changed and not redo_changed:
+            _refuse(changed)
+        self.forget(changed)
+        gone = removed(there, manifest) if there else []
         run = Run(
             name=there.name if there else job.name,
             task=job.task,
@@ -167,6 +176,49 @@ class Ledger:
         if there != run:
             self.storage.write(join(self.output_uri, RUN), run.to_json())
         return run, manifest
+
+    def forget(self, files: Sequence[ManifestFile]) -> int:
+        """Take back every unit of `files`: receipts first, so that a death in between leaves work, not half a unit.
+
+        Returns:
+            How many units were forgotten.
+        """
+        keys = {one.key for one in files}
+        if not keys:
+            return 0
+        forgotten = [unit for unit in self.done() if unit.split("-", 1)[0] in keys]
+        for unit in forgotten:
+            self.storage.delete(join(self.output_uri, receipt_path(unit)))
+        for folder, prefix in (("data", "part-"), ("rejected", "part-"), ("images", "")):
+            for one in self.storage.list(join(self.output_uri, folder)):
+                if one.uri.rsplit("/", 1)[1].removeprefix(prefix).split("-", 1)[0] in keys:
+                    self.storage.delete(one.uri)
+        return len(forgotten)
+
+    def prune(self, manifest: Manifest) -> list[ManifestFile]:
+        """Remove the rows of manifest files that are no longer there.
+
+        Returns:
+            The files whose rows went.
+        """
+        run = self.recorded()
+        gone = removed(run, manifest)
+        if gone:
+            self.forget(gone)
+            kept = tuple(one for one in run.files if one not in gone)
+            self.storage.write(join(self.output_uri, RUN), replace(run, files=kept).to_json())
+        return gone
+
+    def retries(self, files: Sequence[ManifestFile]) -> Iterator[tuple[Receipt, Unit]]:
+        """Every unit with rejected rows, as it stands and as the unit that tries just those rows again."""
+        by_name = {one.name: one for one in files}
+        for receipt in self.receipts():
+            if receipt.rejected and receipt.file in by_name:
+                part = next(part for part in receipt.parts if part.path.startswith("rejected/"))
+                table = pq.read_table(self.storage.open(join(self.output_uri, part.path)), columns=["rejection"])
+                rows = [(one["source_row"], one["sample"]) for one in table.column("rejection").to_pylist()]
+                file = by_name[receipt.file]
+                yield receipt, Unit(file, receipt.first_row, receipt.rows, tuple(rows), receipt.retry + 1)
 
     def _store_listing(self, manifest: Manifest) -> Manifest:
         if manifest.listing is None:
@@ -222,16 +274,21 @@ def _differences(there: dict[str, Any], ours: dict[str, Any], prefix: str = "") 
     return out
 
 
-def _refuse_changed(before: Sequence[ManifestFile], now: Sequence[ManifestFile]) -> None:
-    known = {one.name: one for one in before}
-    changed = [
-        one.name
-        for one in now
-        if one.name in known and (one.version, one.rows) != (known[one.name].version, known[one.name].rows)
-    ]
-    if changed:
-        names = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
-        raise ManifestError(
-            f"{names} changed since this output was begun",
-            remedy="Give the new content a new file name, or choose another output.uri.",
-        )
+def removed(run: Run, manifest: Manifest) -> list[ManifestFile]:
+    """Files that an earlier run recorded and the manifest no longer has."""
+    names = {one.name for one in manifest.files}
+    return [one for one in run.files if one.name not in names]
+
+
+def _changed(before: Sequence[ManifestFile], now: Sequence[ManifestFile]) -> list[ManifestFile]:
+    known = {one.name: (one.version, one.rows) for one in before}
+    return [one for one in now if known.get(one.name, (one.version, one.rows)) != (one.version, one.rows)]
+
+
+def _refuse(changed: Sequence[ManifestFile]) -> None:
+    names = ", ".join(one.name for one in changed[:5])
+    more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+    raise ManifestError(
+        f"{names}{more} changed since this output was begun",
+        remedy="Give the new content a new file name, or do its units again with --changed redo.",
+    )

@@ -35,7 +35,8 @@ REJECTION = pa.struct(
 
 
 def part_name(unit: Unit) -> str:
-    return f"part-{unit.id}.parquet"
+    """Says which unit it is, and which try at its rejected rows."""
+    return f"part-{unit.id}{f'.retry{unit.retry}' if unit.retry else ''}.parquet"
 
 
 def data_schema(job: Job) -> pa.Schema:

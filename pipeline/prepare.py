@@ -61,11 +61,14 @@ def prepare(unit: Unit, context: RunContext) -> pa.Table:
         *dict.fromkeys([*roles.values(), *job.input.keep, *(["lineage"] if "lineage" in context.columns else [])])
     ]
     rows = read_unit(unit, wanted, context.storage)
+    places = sorted({row - unit.first_row for row, _ in unit.only}) if unit.only else range(rows.num_rows)
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
-        records = pool.map(lambda at: _record(unit, context, roles, rows, at), range(rows.num_rows))
+        records = pool.map(lambda at: _record(unit, context, roles, rows, at), places)
         samples = [sample for record in records for sample in record]
+    if unit.only:
+        samples = [sample for sample in samples if (sample["row"], sample["sample"]) in unit.only]
     table = pa.Table.from_pylist(samples, schema=PREPARED)
-    at = pa.array([at for at in range(rows.num_rows) for _ in range(job.samples_per_row)], pa.int64())
+    at = pa.array([sample["row"] - unit.first_row for sample in samples], pa.int64())
     for name in job.input.keep:
         table = table.append_column(f"keep.{name}", rows.column(name).take(at))
     crash_point("prepare.end")

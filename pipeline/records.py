@@ -54,11 +54,18 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive rows of one manifest file: the piece of work, of retry, of commit and of lineage."""
+    """Consecutive rows of one manifest file: the piece of work, of retry, of commit and of lineage.
+
+    Attributes:
+        only: where rejected rows are tried again, their (row, sample) pairs; () for the whole unit.
+        retry: which such try this is, from 1; 0 for the whole unit.
+    """
 
     file: ManifestFile
     first_row: int
     rows: int
+    only: tuple[tuple[int, int], ...] = ()
+    retry: int = 0
 
     @property
     def id(self) -> str:
@@ -70,7 +77,8 @@ class Unit:
     @classmethod
     def from_json(cls, text: str) -> Unit:
         value = json.loads(text)
-        return cls(file=ManifestFile(**value["file"]), first_row=value["first_row"], rows=value["rows"])
+        only = tuple((row, sample) for row, sample in value["only"])
+        return cls(**{**value, "file": ManifestFile(**value["file"]), "only": only})
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,7 @@ class Receipt:
         ok, rejected: outcomes; `ok + rejected = rows × samples per row`.
         parts: what was committed, data before rejected.
         source_version: the manifest file's version at that time.
+        retry: how often rejected rows of this unit were tried again.
         resized: True where the micro-batch had to shrink, so that outputs are held to 1/255 instead of byte equality.
         facts: host, seconds by stage, attempts, micro-batch size, device.
     """
@@ -104,6 +113,7 @@ class Receipt:
     rejected: int
     parts: tuple[Part, ...]
     source_version: str
+    retry: int = 0
     resized: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 

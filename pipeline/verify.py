@@ -21,6 +21,7 @@ from pipeline.records import Part, Receipt
 from pipeline.storage import Storage, join, relative
 
 AUDITORS = 4  # units read at once: one is decoded while others are on their way
+OURS = (RECEIPTS, LISTINGS, f"{META}/running", f"{META}/reports")
 LISTED = 1_000  # problems spelled out; all are counted
 
 
@@ -206,7 +207,7 @@ def _unexpected(output: str, storage: Storage, expected: set[str], run: Run) -> 
     allowed = (RUN, f"{META}/events.ndjson")
     for one in storage.list(output, recursive=True):
         path = relative(one.uri, output)
-        if path.startswith((f"{RECEIPTS}/", f"{LISTINGS}/")) or path in allowed or path in expected:
+        if path.startswith(tuple(f"{one}/" for one in OURS)) or path in allowed or path in expected:
             continue
         if path.startswith("images/") and path.removeprefix("images/").split("-", 1)[0] in keys:
             continue

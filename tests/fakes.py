@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class FakeEngine:
     die    kill this process          (every time)
     once   kill this process          (the first time: a file named by the prompt's second word says it has been)
     raise  raise ValueError
+    flaky  raise ValueError           (until the file named by the second word exists)
+    hang   never return
     huge   raise torch's out-of-memory text when more than one row is in the micro-batch
     """
 
@@ -41,13 +44,18 @@ class FakeEngine:
         self.batches.append(len(rows))
         for row in rows:
             word, _, rest = row["prompt"].partition(" ")
-            if word == "die" or (word == "once" and _first_time(Path(rest))):
-                os.kill(os.getpid(), signal.SIGKILL)
-            if word == "raise":
-                raise ValueError("the engine cannot do this row")
-            if word == "huge" and len(rows) > 1:
-                raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            self._one_row(word, rest, alone=len(rows) == 1)
         return [self._one(row) for row in rows]
+
+    def _one_row(self, word: str, rest: str, *, alone: bool) -> None:
+        if word == "die" or (word == "once" and _first_time(Path(rest))):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "raise" or (word == "flaky" and not Path(rest).exists()):
+            raise ValueError("the engine cannot do this row")
+        if word == "huge" and not alone:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        if word == "hang":
+            threading.Event().wait()
 
     def _one(self, row: dict[str, Any]) -> bytes | str:
         key = hashlib.sha256(f"{row['prompt']}|{row['seed']}".encode() + (row["pixels"] or b"")).digest()
@@ -83,7 +91,9 @@ def fake_checkpoint(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.bin").write_bytes(CHECKPOINT_FILE)
     files = {"weights.bin": hashlib.sha256(CHECKPOINT_FILE).hexdigest()}
-    (folder / "digests.json").write_text(json.dumps({"files": files, "checkpoint": hashlib.sha256(b"whole").hexdigest()}))
+    (folder / "digests.json").write_text(
+        json.dumps({"files": files, "checkpoint": hashlib.sha256(b"whole").hexdigest()})
+    )
     return folder
 
 

@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.company import presence
 from pipeline.errors import EngineError, ManifestError, OutputError
+from pipeline.ledger import Ledger
 from pipeline.lineage import recompute_id
 from pipeline.run import Progress, run
 from pipeline.status import status
 from pipeline.storage import Storage
+from pipeline.verify import verify
 from tests.fakes import BrokenEngine, FakeEngine, all_rows, make_job, part_bytes, receipts, write_prompts
 
 PROMPTS = [f"prompt {n}" for n in range(20)]
@@ -166,3 +169,78 @@ def test_pictures_as_files_stand_beside_the_parquet_and_datasets_opens_both(tmp_
     assert len(list((tmp_path / "files" / "images").iterdir())) == 2
     assert pq.read_table(tmp_path / "files" / "data").column("image").combine_chunks().field("bytes").null_count == 2
     assert pa.types.is_struct(pq.read_schema(next((tmp_path / "out" / "data").iterdir())).field("lineage").type)
+
+
+def test_rejected_rows_are_tried_again_and_folded_in(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", f"flaky {tmp_path}/mended", "c", "", "e"])
+    job = make_job(tmp_path)
+    first = run(job, make_engine=FakeEngine)
+    assert (first.ok, first.rejected) == (3, 2)
+    before = part_bytes(job)
+    (tmp_path / "mended").touch()
+    second = run(job, make_engine=FakeEngine, retry_rejected=True)
+    assert (second.outcome, second.ok, second.rejected) == ("done", 4, 1)
+    after = part_bytes(job)
+    (data,) = [name for name in before if name.startswith("/data")]
+    assert after[data] == before[data] and len(after) == 3
+    assert [row["rejection"]["source_row"] for row in all_rows(job, "rejected")] == [3]
+    assert sorted(row["lineage"]["source_row"] for row in all_rows(job)) == [0, 1, 2, 4]
+    assert verify(job.output.uri, Storage(job.storage)).ok
+    third = run(job, make_engine=FakeEngine, retry_rejected=True)
+    assert (third.ok, third.rejected) == (4, 1)
+    assert verify(job.output.uri, Storage(job.storage)).ok
+
+
+def test_a_changed_manifest_file_is_done_again_when_told_so_and_the_others_are_not(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", PROMPTS)
+    write_prompts(tmp_path / "manifest" / "b.parquet", ["b"])
+    job = make_job(tmp_path)
+    run(job, make_engine=FakeEngine)
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["new"])
+    result = run(job, make_engine=FakeEngine, redo_changed=True)
+    assert (result.outcome, result.earlier, result.ok) == ("done", 1, 2)
+    assert sorted(row["prompt"] for row in all_rows(job)) == ["b", "new"]
+    assert verify(job.output.uri, Storage(job.storage)).ok
+
+
+def test_rows_of_a_removed_file_stay_until_they_are_pruned(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_prompts(tmp_path / "manifest" / f"{name}.parquet", [name])
+    job = make_job(tmp_path)
+    run(job, make_engine=FakeEngine)
+    (tmp_path / "manifest" / "b.parquet").unlink()
+    notes: list[str] = []
+    run(job, make_engine=FakeEngine, on_progress=lambda progress: notes.extend(progress.notes))
+    assert "1 manifest files are gone" in notes[0]
+    assert sorted(row["prompt"] for row in all_rows(job)) == ["a", "b"]
+    ledger = Ledger(job.output.uri, Storage(job.storage))
+    assert [one.name for one in ledger.prune(ledger.discover(job))] == ["b.parquet"]
+    assert [row["prompt"] for row in all_rows(job)] == ["a"]
+    assert verify(job.output.uri, Storage(job.storage)).ok
+
+
+def test_a_replica_that_hangs_writes_its_stacks_and_its_row_is_found(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "hang"])
+    job = make_job(tmp_path, compute__batch_size=1, limits__batch_timeout_s=1.0)
+    result = run(job, make_engine=FakeEngine)
+    assert (result.ok, result.rejected) == (1, 1)
+    (report,) = (tmp_path / "out" / "_unipic" / "reports").iterdir()
+    assert "no answer for rows 1 to 1" in report.read_text() and "in _one_row" in report.read_text()
+
+
+def test_a_run_without_any_progress_stops_and_says_who_waits(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["hang"])
+    job = make_job(tmp_path, limits__stall_s=2.0, limits__grace_s=0.0)
+    result = run(job, make_engine=FakeEngine)
+    assert result.outcome == "stopped"
+    assert "no progress for" in result.message and "has rows 0 to 0 of unit" in result.message
+
+
+def test_a_second_run_at_once_says_that_it_found_company(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    job = make_job(tmp_path)
+    notes: list[str] = []
+    with presence(Ledger(job.output.uri, Storage(job.storage))):
+        run(job, make_engine=FakeEngine, on_progress=lambda progress: notes.extend(progress.notes))
+    assert "another run of this job is at work here" in notes[0]
+    assert list((tmp_path / "out" / "_unipic" / "running").iterdir()) == []

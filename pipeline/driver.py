@@ -1,0 +1,327 @@
+"""Drives units to receipts until all are done or something says stop. Iterates, counts, and never waits unwatched."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Literal
+
+from pipeline.context import RunContext
+from pipeline.errors import EngineError, UniPicError
+from pipeline.graph import Failure, Outcome, outcomes
+from pipeline.job import Job
+from pipeline.ledger import Ledger
+from pipeline.manifest import Manifest, units
+from pipeline.records import Receipt, Unit
+from pipeline.replica import MakeEngine
+from pipeline.supervisor import Vitals
+
+WAVE_UNITS = 4_000  # Ray Data keeps about 6 KB a block of one execution in the driver
+UNIT_TRIES = 3  # of a unit whose failure may pass; each try is a wave later
+TICK_S = 0.2
+PROGRESS_EVERY_S = 0.5
+LOAD_DEATHS = 3  # replicas that died loading before the pool is given up
+LOAD_DEATH = "replicas die while they load the model, without an error that could be caught"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. Rows are output rows (manifest rows × samples)."""
+
+    stage: Literal["planning", "starting", "running", "stopping", "done"]
+    rows_total: int = 0
+    rows_ok: int = 0
+    rows_rejected: int = 0
+    rows_earlier: int = 0
+    rows_answered: int = 0
+    units_total: int = 0
+    units_done: int = 0
+    replicas: int = 0
+    rows_per_s: float = 0.0
+    eta_s: float | None = None
+    message: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        outcome: "done" (every row accounted for), "rejected" (more rows rejected than allowed), "stopped" (resumable).
+        rows, ok, rejected: of the whole output, this run's and earlier ones'.
+        earlier: rows that earlier runs had done.
+        seconds: this run's.
+        message: why it ended like this, where that needs saying.
+    """
+
+    outcome: Literal["done", "rejected", "stopped"]
+    rows: int
+    ok: int
+    rejected: int
+    earlier: int
+    seconds: float
+    message: str
+    output: str
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass
+class Driver:
+    """Iterates outcomes on a thread of its own, so that this one sees signals, deadlines and stalls at once."""
+
+    context: RunContext
+    manifest: Manifest
+    ledger: Ledger
+    rows_per_unit: int
+    on_progress: OnProgress
+    stop: threading.Event
+    ok: int = 0
+    rejected: int = 0
+    earlier: int = 0
+    units_total: int = 0
+    units_done: int = 0
+    tries: dict[str, int] = field(default_factory=dict)
+    again: list[Unit] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    fatal: Failure | None = None
+    why: str = ""
+    over_limit: bool = False
+    vitals: Vitals | None = None
+
+    def __post_init__(self) -> None:
+        self.job = self.context.job
+        self.started = time.monotonic()
+        self.first_row_at: float | None = None
+        self.rows_total = self.manifest.rows * self.job.samples_per_row
+        self.allowed = self.job.limits.rejected_allowed(self.rows_total)
+        self.deadline = _deadline(self.job)
+        self.done = self.ledger.done()
+        planned = 0
+        known = []
+        for unit in units(self.manifest, self.rows_per_unit):
+            planned += 1
+            if unit.id in self.done:
+                known.append(unit.id)
+        self.units_total, self.units_done = planned, len(known)
+        for receipt in self.ledger.receipts(known):
+            self.ok += receipt.ok
+            self.rejected += receipt.rejected
+        self.earlier = self.ok + self.rejected
+
+    def take_back(self, retries: Sequence[tuple[Receipt, Unit]]) -> None:
+        """Count units with rejected rows as not done, and try those rows once more."""
+        for receipt, unit in retries:
+            self.units_done -= 1
+            self.ok -= receipt.ok
+            self.rejected -= receipt.rejected
+            self.again.append(unit)
+        self.earlier = self.ok + self.rejected
+
+    def note(self, message: str) -> None:
+        """Something the user should read, now and in the result."""
+        self.notes.append(message)
+
+    @property
+    def units_left(self) -> int:
+        return self.units_total - self.units_done
+
+    def waves(self) -> Iterator[list[Unit]]:
+        """What is left, in the manifest's order, then what failed in passing and may be tried again."""
+        left = (unit for unit in units(self.manifest, self.rows_per_unit) if unit.id not in self.done)
+        while wave := list(islice(left, WAVE_UNITS)):
+            yield wave
+        while self.again:
+            wave, self.again = self.again, []
+            yield wave
+
+    def drive(self, supervisor: Any, make_engine: MakeEngine) -> None:
+        for wave in self.waves():
+            if self.stopping:
+                return
+            self._wave(wave, supervisor, make_engine)
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self.why)
+
+    def _wave(self, wave: Sequence[Unit], supervisor: Any, make_engine: MakeEngine) -> None:
+        arrived: queue.Queue[Outcome | BaseException | None] = queue.Queue()
+        arguments = (wave, self.context, supervisor, make_engine, arrived)
+        threading.Thread(target=_iterate, args=arguments, daemon=True).start()
+        give_up_at = float("inf")
+        shown_at = 0.0
+        # Leaving while units are in flight drops them: they have no receipt, so nothing of them is visible.
+        while time.monotonic() < give_up_at:
+            try:
+                item = arrived.get(timeout=TICK_S)
+            except queue.Empty:
+                pass
+            else:
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise _as_ours(item)
+                self._take(item, supervisor)
+            now = time.monotonic()
+            if now - shown_at >= PROGRESS_EVERY_S:
+                shown_at = now
+                self.vitals = _vitals(supervisor)
+                self.on_progress(self.progress("stopping" if self.stopping else "running"))
+            if not self.stopping and (why := self._reason_to_stop()):
+                self.why = why
+                supervisor.stop.remote()
+                give_up_at = now + self.job.limits.grace_s
+
+    def _take(self, outcome: Outcome, supervisor: Any) -> None:
+        unit = outcome.unit
+        if outcome.receipt is not None:
+            self._count(outcome.receipt)
+            supervisor.forget.remote(unit.id)
+        elif outcome.failure is not None:
+            tries = self.tries[unit.id] = self.tries.get(unit.id, 0) + 1
+            if outcome.failure.retryable and tries < UNIT_TRIES:
+                self.again.append(unit)
+            else:
+                self.fatal = self.fatal or outcome.failure
+
+    def _count(self, receipt: Receipt) -> None:
+        if self.first_row_at is None:
+            self.first_row_at = time.monotonic()
+        self.units_done += 1
+        self.ok += receipt.ok
+        self.rejected += receipt.rejected
+
+    def _reason_to_stop(self) -> str:
+        if self.stop.is_set():
+            return "asked to stop"
+        if self.fatal is not None:
+            return self.fatal.message
+        if self.rejected > self.allowed:
+            self.over_limit = True
+            return f"{self.rejected} rows rejected, limits.max_rejected allows {self.allowed} of {self.rows_total}"
+        if self.deadline is not None and datetime.now() >= self.deadline:
+            return f"the deadline {self.deadline:%H:%M} was reached"
+        if self.vitals is not None and self.vitals.idle_s > self.job.limits.stall_s:
+            return _stalled(self.vitals)
+        if self.vitals is not None and self.vitals.loading >= self.job.compute.replicas.max + LOAD_DEATHS:
+            self.fatal = Failure("EngineError", LOAD_DEATH, "replica", retryable=False, details="")
+            return LOAD_DEATH
+        return ""
+
+    def progress(self, stage: Any) -> Progress:
+        seconds = time.monotonic() - self.started
+        new = self.ok + self.rejected - self.earlier
+        rate = new / seconds if new else 0.0
+        left = self.rows_total - self.ok - self.rejected
+        return Progress(
+            stage=stage,
+            rows_total=self.rows_total,
+            rows_ok=self.ok,
+            rows_rejected=self.rejected,
+            rows_earlier=self.earlier,
+            rows_answered=self.vitals.rows_answered if self.vitals else 0,
+            units_total=self.units_total,
+            units_done=self.units_done,
+            replicas=self.vitals.replicas if self.vitals else 0,
+            rows_per_s=rate,
+            eta_s=left / rate if rate else None,
+            message=self.why,
+            notes=tuple(self.notes),
+        )
+
+    def result(self) -> Result:
+        """Hold what the run believes against what storage shows.
+
+        Raises:
+            EngineError: a failure that ended the run, or rows that nobody can account for.
+        """
+        if self.fatal is not None:
+            failure = self.fatal
+            error = EngineError(
+                f"{failure.stage}: {failure.message}", remedy="What is committed stays; the same command resumes."
+            )
+            error.add_note(failure.details)
+            raise error
+        ok = rejected = seen = 0
+        planned = {unit.id for unit in units(self.manifest, self.rows_per_unit)}
+        for receipt in self.ledger.receipts(sorted(planned & self.ledger.done())):
+            seen += 1
+            ok += receipt.ok
+            rejected += receipt.rejected
+        complete = seen == len(planned) and ok + rejected == self.rows_total
+        if not complete and not self.stopping:
+            missing = f"{len(planned) - seen} of {len(planned)} units have no receipt"
+            raise EngineError(
+                f"{missing}, {self.rows_total - ok - rejected} rows are not accounted for",
+                remedy="Run the same command again.",
+            )
+        over = rejected > self.allowed
+        outcome: Literal["done", "rejected", "stopped"] = "rejected" if over else "done" if complete else "stopped"
+        return Result(
+            outcome=outcome,
+            rows=self.rows_total,
+            ok=ok,
+            rejected=rejected,
+            earlier=self.earlier,
+            seconds=time.monotonic() - self.started,
+            message=self.why or (f"{rejected} rows rejected, {self.allowed} allowed" if over else ""),
+            output=self.job.output.uri,
+        )
+
+
+def _iterate(
+    wave: Sequence[Unit], context: RunContext, supervisor: Any, make_engine: MakeEngine, arrived: queue.Queue[Any]
+) -> None:
+    try:
+        for outcome in outcomes(wave, context, supervisor, make_engine):
+            arrived.put(outcome)
+        arrived.put(None)
+    except BaseException as error:  # handed to the driving thread, which raises it
+        arrived.put(error)
+
+
+def _stalled(vitals: Vitals) -> str:
+    """Who waits for what, when nothing has moved for `limits.stall_s`."""
+    working = "; ".join(
+        f"{replica} has rows {rows[0]} to {rows[1] - 1} of unit {unit} for {seconds:.0f} s"
+        for unit, (rows, replica, seconds) in vitals.working.items()
+    )
+    held = working or (
+        "no replica has a unit" if vitals.replicas else f"no replica is up, {vitals.loading} are loading"
+    )
+    return f"no progress for {vitals.idle_s:.0f} s: {held}"
+
+
+def _as_ours(error: BaseException) -> BaseException:
+    if isinstance(error, UniPicError) or not isinstance(error, Exception):
+        return error
+    ours = EngineError(f"Ray ended the run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    ours.__cause__ = error
+    return ours
+
+
+def _vitals(supervisor: Any) -> Vitals:
+    import ray
+
+    return ray.get(supervisor.vitals.remote())
+
+
+def _deadline(job: Job) -> datetime | None:
+    """The earlier of `limits.until` (next time the clock shows it) and `limits.max_hours` from now."""
+    now = datetime.now()
+    ends = []
+    if job.limits.max_hours is not None:
+        ends.append(now + timedelta(hours=job.limits.max_hours))
+    if job.limits.until is not None:
+        hour, minute = map(int, job.limits.until.split(":"))
+        at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        ends.append(at if at > now else at + timedelta(days=1))
+    return min(ends, default=None)
