@@ -62,12 +62,21 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Overhead:
-    """What a unit costs when the replica does nothing, and what the driver's memory grew by on the way."""
+    """What a unit costs when the replica does nothing, and the driver's memory on the way.
+
+    Attributes:
+        ms_per_unit: at steady state, from the first receipt to the last.
+        driver_mb: resident memory of the driver when a tenth of the units had their receipts, and at the end.
+    """
 
     layout: str
     units: int
     ms_per_unit: float
-    driver_growth_mb: float
+    driver_mb: tuple[float, float]
+
+    @property
+    def driver_growth_mb(self) -> float:
+        return self.driver_mb[1] - self.driver_mb[0]
 
 
 def efficiency(checkpoint: str, *, rows: int, rows_per_unit: int, batch_size: int, params: ImageParams) -> Efficiency:
@@ -82,18 +91,17 @@ def efficiency(checkpoint: str, *, rows: int, rows_per_unit: int, batch_size: in
 
 def overhead(*, count: int, layout: str = "staged") -> Overhead:
     """Drive `count` one-row units through a replica that does nothing, in waves as `run` does."""
-    params = ImageParams(image_size=16)
-    with _job(count, 1, None, params, layout=layout) as (context, todo):
-        before = _rss()
-        started = time.monotonic()
-        first: float | None = None
+    with _job(count, 1, None, ImageParams(image_size=16), layout=layout) as (context, todo):
+        times: list[float] = []
+        early_mb = 0.0
         with cluster(None, cpus=2, verbose=False) as supervisor:
             for at in range(0, count, WAVE_UNITS):
-                for _ in outcomes(todo[at : at + WAVE_UNITS], context, supervisor, NullEngine):
-                    first = first or time.monotonic()
-            seconds = time.monotonic() - (first or started)
-            growth = _rss() - before
-    return Overhead(layout, count, 1000 * seconds / max(1, count - 1), growth / MEBIBYTE)
+                for outcome in outcomes(todo[at : at + WAVE_UNITS], context, supervisor, NullEngine):
+                    times.append(_committed(outcome))
+                    if len(times) == count // 10:
+                        early_mb = _rss_mb()
+            driver_mb = (early_mb, _rss_mb())
+    return Overhead(layout, count, 1000 * (times[-1] - times[0]) / max(1, count - 1), driver_mb)
 
 
 def _bare(context: RunContext, todo: Sequence[Unit]) -> float:
@@ -165,6 +173,6 @@ class _job:
         self.folder.cleanup()
 
 
-def _rss() -> int:
-    """Resident bytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _rss_mb() -> float:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MEBIBYTE

@@ -22,6 +22,7 @@ from pipeline.context import RunContext
 from pipeline.errors import UniPicError
 from pipeline.finish import finish
 from pipeline.prepare import prepare
+from pipeline.quiet import quiet_native_stderr
 from pipeline.records import Receipt, Unit
 from pipeline.replica import MakeEngine, Replica
 from pipeline.supervisor import Door, RemoteDoor, Supervisor
@@ -197,7 +198,11 @@ def cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]
     Yields:
         A handle of a new `Supervisor` actor.
     """
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    with contextlib.nullcontext() if verbose else quiet_native_stderr():
+        yield from _connected(address, cpus=cpus, verbose=verbose)
+
+
+def _connected(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]:
     import ray
 
     already = ray.is_initialized()
