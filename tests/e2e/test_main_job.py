@@ -20,6 +20,7 @@ from PIL import Image
 from pipeline.job import StorageOptions
 from pipeline.lineage import recompute_id
 from pipeline.storage import Storage
+from tests.servers import S3Server
 
 GENEVAL = Path(__file__).parents[3] / "shared" / "benchmarks" / "geneval" / "evaluation_metadata.jsonl"
 SIZE = {"image_size": 64}
@@ -57,19 +58,19 @@ def write_job(folder: Path, task: str, *, checkpoint: Path, manifest: str, outpu
 
 @pytest.fixture(scope="module")
 def geneval_on_s3(
-    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, s3_server: Any
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, rclone: S3Server
 ) -> Iterator[tuple[Storage, str]]:
     """GenEval's prompts as Parquet on S3, generated, captioned and edited by three job files: (storage, bucket)."""
     if not GENEVAL.exists():
         pytest.skip("GenEval's prompts are not beside this checkout")
     root = tmp_path_factory.mktemp("jobs")
-    storage = Storage(StorageOptions(endpoint_url=s3_server.endpoint_url))
+    storage = Storage(StorageOptions(endpoint_url=rclone.endpoint_url))
     prompts = [json.loads(line)["prompt"] for line in GENEVAL.read_text().splitlines()]
     sink = io.BytesIO()
     pq.write_table(pa.table({"key": [f"g{n:04d}" for n in range(len(prompts))], "text": prompts}), sink)
-    bucket = s3_server.bucket_uri
+    bucket = rclone.bucket()
     storage.write(f"{bucket}/geneval/prompts.parquet", sink.getvalue())
-    shared = {"checkpoint": checkpoint, "storage": {"endpoint_url": s3_server.endpoint_url}}
+    shared = {"checkpoint": checkpoint, "storage": {"endpoint_url": rclone.endpoint_url}}
     generate = write_job(
         root,
         "generate",
