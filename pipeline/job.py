@@ -49,6 +49,9 @@ class Input(Closed):
     image_root: str | None = Field(
         None, description="Folder that relative picture paths start from; default: the manifest file's own folder."
     )
+    allow_outside_root: bool = Field(
+        False, description="Let local picture paths lead outside their root; for manifests you trust."
+    )
     max_image_mpx: float = Field(
         64.0, gt=0, le=1000, description="Pictures with more megapixels are rejected before decoding."
     )

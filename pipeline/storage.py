@@ -104,7 +104,7 @@ class Storage:
         """Whether this store honours put-if-absent, tried with an object of its own; local files always do."""
         if not is_s3(folder_uri):
             return True
-        from pipeline.storage_s3 import AlreadyThere, NotImplementedThere
+        from pipeline.storage_errors import AlreadyThere, NotImplementedThere
 
         probe = join(folder_uri, f".unipic-probe-{secrets.token_hex(8)}")
         self.write(probe, b"1")
@@ -178,7 +178,7 @@ class Storage:
         """False if something is there; on a store without conditions, a plain put."""
         if not is_s3(uri):
             return self._try(lambda: local.create(local_path(uri), data))
-        from pipeline.storage_s3 import AlreadyThere, NotImplementedThere
+        from pipeline.storage_errors import AlreadyThere, NotImplementedThere
 
         try:
             self._try(lambda: self._connect().put(uri, data, only_if_absent=True))

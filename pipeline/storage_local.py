@@ -9,55 +9,29 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
+from pipeline.errors import ObjectMissing
+from pipeline.storage_errors import from_system, too_many_bytes
 
-_MISSING = {errno.ENOENT, errno.ENOTDIR}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_PASSING = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.EINTR,
-    errno.ENFILE,
-    errno.EMFILE,
-}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _TEMP_PREFIX, _TEMP_SUFFIX = ".unipic-", ".tmp"
-
-
-def storage_error(error: OSError, path: str) -> StorageError:
-    """The house's error for one of the operating system's."""
-    reason = error.strerror or type(error).__name__
-    if error.errno in _MISSING:
-        return ObjectMissing(f"There is nothing at {path}.")
-    if error.errno in _DENIED:
-        return AccessDenied(f"Access to {path} was denied: {reason}.", remedy="Check the file's owner and mode.")
-    if error.errno in _FULL:
-        return StorageFull(f"No space is left for {path}: {reason}.", remedy="Free some space, then run again.")
-    if error.errno in _PASSING:
-        return StorageUnavailable(f"{path} could not be reached: {reason}.")
-    return StorageError(f"{path} could not be used: {reason}.")
 
 
 def open_file(path: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise from_system(error, path) from error
 
 
 def read(path: str, max_bytes: int | None) -> bytes:
+    size_bytes, _ = stat(path)  # before opening: a pipe or a device would never end
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise too_many_bytes(path, size_bytes, max_bytes)
     try:
         with open(path, "rb") as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            if max_bytes is not None and size_bytes > max_bytes:
-                raise StorageError(f"{path} has {size_bytes:,} bytes, more than the {max_bytes:,} allowed.")
             return file.read()
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise from_system(error, path) from error
 
 
 def stat(path: str) -> tuple[int, str]:
@@ -65,7 +39,7 @@ def stat(path: str) -> tuple[int, str]:
     try:
         facts = os.stat(path)
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise from_system(error, path) from error
     if not os.path.isfile(path):
         raise ObjectMissing(f"There is no file at {path}.")
     return facts.st_size, str(facts.st_mtime_ns)
@@ -82,7 +56,7 @@ def write(path: str, data: bytes) -> None:
             raise
         _sync_folder(os.path.dirname(path))
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise from_system(error, path) from error
 
 
 def create(path: str, data: bytes) -> bool:
@@ -102,7 +76,7 @@ def create(path: str, data: bytes) -> bool:
         _sync_folder(os.path.dirname(path))
         return True
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise from_system(error, path) from error
 
 
 def delete(path: str) -> None:
@@ -111,7 +85,7 @@ def delete(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise from_system(error, path) from error
 
 
 def walk(folder: str, *, recursive: bool) -> Iterator[tuple[str, int, str]]:
@@ -123,7 +97,7 @@ def walk(folder: str, *, recursive: bool) -> Iterator[tuple[str, int, str]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise storage_error(error, folder) from error
+        raise from_system(error, folder) from error
     for entry in entries:
         if entry.is_dir():
             if recursive and not (entry.is_symlink() and _leads_up(entry.path)):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Coroutine
-from http.client import HTTPException
 from typing import Any
 
-from pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
+from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.job import StorageOptions
+from pipeline.storage_errors import from_request, too_many_bytes
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
@@ -16,44 +16,6 @@ MAX_CONNECTIONS = 64
 MULTIPART_BYTES = 128 * 2**20
 READ_AHEAD_BYTES = 2**20
 TAIL_BYTES = 2**16  # a Parquet footer of some hundred columns and row groups
-
-REMEDY_CREDENTIALS = "Renew the credentials in the environment or the AWS files, then run again."
-_CREDENTIALS = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "TokenRefreshRequired",
-    "RequestExpired",
-    "InvalidToken",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "SignatureDoesNotMatch",
-    "RequestTimeTooSkewed",
-}
-_PASSING = {
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "TooManyRequests",
-    "InternalError",
-    "ServiceUnavailable",
-    "RequestTimeout",
-    "OperationAborted",
-    "ConditionalRequestConflict",
-    "IncompleteBody",
-    "BadDigest",
-    "XAmzContentSHA256Mismatch",
-}
-_MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound"}
-_FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "XMinioAdminBucketQuotaExceeded"}
-
-
-class AlreadyThere(StorageError):
-    """A conditional put found an object under its name."""
-
-
-class NotImplementedThere(StorageError):
-    """The store does not know this kind of request."""
 
 
 class S3:
@@ -90,7 +52,7 @@ class S3:
             try:
                 size_bytes = int(answer["ContentLength"])
                 if max_bytes is not None and size_bytes > max_bytes:
-                    raise StorageError(f"{uri} has {size_bytes:,} bytes, more than the {max_bytes:,} allowed.")
+                    raise too_many_bytes(uri, size_bytes, max_bytes)
                 return bytes(await answer["Body"].read())
             finally:
                 answer["Body"].close()
@@ -154,7 +116,7 @@ class S3:
         except StorageError:
             raise
         except Exception as error:  # whatever comes from below gets the house's name, or is raised as it is
-            mapped = storage_error(error, uri)
+            mapped = from_request(error, uri)
             if mapped is None:
                 raise
             raise mapped from error
@@ -225,63 +187,3 @@ def split(uri: str) -> tuple[str, str]:
 def _address(uri: str) -> dict[str, str]:
     bucket, key = split(uri)
     return {"Bucket": bucket, "Key": key}
-
-
-def storage_error(error: BaseException, uri: str) -> StorageError | None:
-    """The house's error for one of botocore's, aiohttp's or the socket's; None for one that is not about storage."""
-    import aiohttp
-    from botocore import exceptions as boto  # type: ignore[import-untyped]
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, boto.ClientError):
-            return _answer_error(cause.response, uri)
-        cause = cause.__cause__
-    if isinstance(error, boto.ParamValidationError):
-        return StorageError(f"{uri} is not a valid address: {str(error).splitlines()[-1]}.")
-    if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
-        return AccessDenied(
-            f"No complete credentials were found for {uri}.",
-            remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.anonymous for a public bucket.",
-        )
-    if isinstance(error, (boto.CredentialRetrievalError, boto.TokenRetrievalError, boto.UnauthorizedSSOTokenError)):
-        return AccessDenied(f"Credentials for {uri} could not be had: {error}.", remedy=REMEDY_CREDENTIALS)
-    passing = (
-        boto.HTTPClientError,
-        boto.ResponseStreamingError,
-        boto.IncompleteReadError,
-        boto.ChecksumError,
-        aiohttp.ClientError,
-        HTTPException,
-        TimeoutError,
-        ConnectionError,
-    )
-    if isinstance(error, passing) or type(error).__name__ == "ResponseParserError":
-        return StorageUnavailable(f"{uri} could not be reached: {type(error).__name__}: {error}")
-    if isinstance(error, (boto.BotoCoreError, OSError)):
-        return StorageError(f"{uri} could not be used: {type(error).__name__}: {error}")
-    return None
-
-
-def _answer_error(answer: Any, uri: str) -> StorageError:
-    fault = answer.get("Error", {})
-    code, text = str(fault.get("Code", "")), str(fault.get("Message", "")).strip()
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = f"{code}: {text}" if text else code
-    if code in {"PreconditionFailed", "412"} or status == 412:
-        return AlreadyThere(f"The condition on {uri} does not hold ({said}).")
-    if code == "NotImplemented" or status == 501:
-        return NotImplementedThere(f"The store does not know this kind of request for {uri} ({said}).")
-    if code == "NoSuchBucket":
-        return ObjectMissing(f"There is no bucket {split(uri)[0]} ({uri}).", remedy="Create it, or mend its name.")
-    if code in _MISSING or status == 404:
-        return ObjectMissing(f"There is nothing at {uri}.")
-    if code in _CREDENTIALS:
-        return AccessDenied(f"The store refused the credentials for {uri} ({said}).", remedy=REMEDY_CREDENTIALS)
-    if code in _FULL or status == 507:
-        return StorageFull(f"No space is left for {uri} ({said}).", remedy="Free some space, then run again.")
-    if code in _PASSING or status in {408, 425, 429} or status >= 500:
-        return StorageUnavailable(f"The store did not serve {uri} ({said}).")
-    if status in {401, 403} or code == "AccessDenied":
-        return AccessDenied(f"Access to {uri} was denied ({said}).", remedy="Check the bucket's policy for this user.")
-    return StorageError(f"The store refused the request for {uri} ({said}).")

@@ -46,8 +46,8 @@ def rclone_s3(folder: Path) -> Iterator[S3Server]:
     """`rclone serve s3` over `folder`, whose sub-folders are the buckets. It ignores conditional headers."""
     program = Path(sys.executable).parent / "rclone"
     server = subprocess.Popen(
-        f"{program} serve s3 -v --dir-cache-time 0 --auth-key {KEY},{SECRET} --addr 127.0.0.1:0".split()
-        + ["--config", os.devnull, str(folder)],
+        [*f"{program} serve s3 -v --dir-cache-time 0 --auth-key {KEY},{SECRET} --addr 127.0.0.1:0".split(), folder],
+        env={**os.environ, "RCLONE_CONFIG": os.devnull},
         stderr=subprocess.PIPE,
         text=True,
     )
