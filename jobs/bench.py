@@ -72,8 +72,17 @@ def pipeline(
     )
     _show(
         "A replica that does nothing",
-        ["layout", "units", "ms per unit", "driver grew by MiB"],
-        [[one.layout, f"{one.units:,}", f"{one.ms_per_unit:.1f}", f"{one.driver_growth_mb:.1f}"] for one in costs],
+        ["layout", "units", "ms per unit", "driver MiB", "grew by"],
+        [
+            [
+                one.layout,
+                f"{one.units:,}",
+                f"{one.ms_per_unit:.1f}",
+                f"{one.driver_mb[1]:.0f}",
+                f"{one.driver_growth_mb:.1f}",
+            ]
+            for one in costs
+        ],
     )
 
 

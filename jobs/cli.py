@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
-from jobs import bench, convert, init_tiny, plan, replay, run, schema, status, trace, verify
+from jobs import bench, convert, init_tiny, plan, prune, replay, run, schema, status, trace, verify
 from jobs.exits import FAULT, STOPPED
 from pipeline.errors import UniPicError
 
@@ -40,6 +40,7 @@ app.command("status")(status.show_status)
 app.command("verify")(verify.verify_output)
 app.command("trace")(trace.trace_row)
 app.command("replay")(replay.replay_row)
+app.command("prune")(prune.prune_job)
 app.command("convert")(convert.convert_checkpoint)
 app.command("init-tiny")(init_tiny.make_tiny)
 app.command("schema")(schema.print_schema)
@@ -67,9 +68,6 @@ def _code(words: list[str]) -> int:
             traceback.print_exc()
         fail(error.message if not error.row else f"{error.row}: {error.message}", error.remedy)
         return STOPPED if error.retryable else FAULT
-    except KeyboardInterrupt:
-        fail("interrupted")
-        return STOPPED
     except BrokenPipeError:
         return 0
     except Exception as error:

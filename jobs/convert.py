@@ -24,7 +24,8 @@ def convert_checkpoint(
 ) -> None:
     """Turn the published checkpoint into ours.
 
-    Ours is safetensors, one config.json, the tokenizer and digests. Nothing but tensors is read from the published pickles. DST appears only when it is whole.
+    Ours is safetensors, one config.json, the tokenizer and digests. Nothing but tensors is read from the published
+    pickles. DST appears only when it is whole.
 
     \b
     Example:

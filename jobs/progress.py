@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -45,10 +44,12 @@ class Display:
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = Console(file=stream or sys.stderr, highlight=False)
+        # Asked for anew at each line, as the run may put a filter before standard error; so nothing is redirected below.
+        self.console = Console(file=stream, stderr=stream is None, highlight=False)
         self.clock = clock
         self.stage = ""
         self.shown_at = 0.0
+        self.noted = 0
         self.live: bars.Progress | None = None
         if self.console.is_terminal:
             columns = (
@@ -58,7 +59,7 @@ class Display:
                 bars.TextColumn("{task.fields[words]}"),
                 bars.TimeElapsedColumn(),
             )
-            self.live = bars.Progress(*columns, console=self.console)
+            self.live = bars.Progress(*columns, console=self.console, redirect_stdout=False, redirect_stderr=False)
             self.bar = self.live.add_task("planning", total=None, words="")
 
     def __enter__(self) -> Display:
@@ -73,6 +74,9 @@ class Display:
             self.live.stop()
 
     def __call__(self, progress: Progress) -> None:
+        for note in progress.notes[self.noted :]:
+            self.say(f"note: {note}")
+        self.noted = len(progress.notes)
         if self.live is not None:
             done = progress.rows_ok + progress.rows_rejected
             words = line(progress) if progress.rows_total else ""

@@ -28,6 +28,12 @@ def run_job(
     address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Ray cluster to use; default: a private one here.")
     ] = None,
+    retry_rejected: Annotated[
+        bool, typer.Option("--retry-rejected", help="Try rejected rows once more; what goes well joins the output.")
+    ] = False,
+    redo_changed: Annotated[
+        bool, typer.Option("--redo-changed", help="Do manifest files again that changed under their name.")
+    ] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="A manifest without rows is fine.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Ray's own messages, and tracebacks.")] = False,
 ) -> None:
@@ -60,7 +66,19 @@ def run_job(
             signals.install()
             display(progress)
 
-        result = run(resolved, address=address, on_progress=on_progress, stop=stop, verbose=verbose)
+        try:
+            result = run(
+                resolved,
+                address=address,
+                on_progress=on_progress,
+                stop=stop,
+                verbose=verbose,
+                retry_rejected=retry_rejected,
+                redo_changed=redo_changed,
+            )
+        except KeyboardInterrupt:
+            display.say(f"left at once; what is committed stays: unipic run {job} goes on from there")
+            raise typer.Exit(STOPPED) from None
     raise typer.Exit(_told(result, job))
 
 

@@ -1,0 +1,173 @@
+"""The command line: exit codes that scripts can trust, errors that are sentences, and light starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from jobs import cli
+from jobs.run import _Signals
+from pipeline.errors import CheckpointError, EngineError, StorageUnavailable
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = ROOT / "configs" / "generate.yaml"
+
+
+def unipic(*words: str) -> int:
+    """Exit code of one command, run in this process."""
+    with pytest.raises(SystemExit, match=r"^\d$") as exited:
+        cli.main(words)
+    return int(exited.value.code or 0)
+
+
+def result(outcome: str, **facts: object) -> SimpleNamespace:
+    usual = {"rows": 10, "ok": 9, "rejected": 1, "earlier": 0, "seconds": 2.0, "message": "", "output": "out"}
+    return SimpleNamespace(outcome=outcome, **(usual | facts))
+
+
+def run_gives(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[object]:
+    """Puts `answer` (a result, or an error to raise) in the place of the pipeline's run; returns the jobs it gets."""
+    seen: list[object] = []
+
+    def run(job: object, **options: object) -> object:
+        seen.append(job)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setitem(sys.modules, "pipeline.run", SimpleNamespace(run=run))
+    return seen
+
+
+def test_help_loads_neither_torch_nor_ray_nor_pyarrow() -> None:
+    code = (
+        "import sys\nfrom jobs import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit as exited: assert not exited.code\n"
+        "print('loaded:', [name for name in ('torch', 'ray', 'pyarrow', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("loaded: []")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["plan"], ["run"], ["status"], ["verify"], ["trace"], ["replay"], ["prune"], ["convert"], ["init-tiny"], ["schema"],
+     ["bench"], ["bench", "pipeline"], ["bench", "plan"], ["bench", "model"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_command_has_a_help_that_shows_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert unipic(*words, "--help") == 0
+    assert "  unipic " in capsys.readouterr().out or words == ["bench"]
+
+
+@pytest.mark.parametrize("words", [["frobnicate"], ["run"], ["run", str(GOOD), "--no-such-option"], ["bench", "x"]])
+def test_usage_errors_exit_1_with_a_pointer_to_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert unipic(*words) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "--help`." in told
+
+
+def test_a_faulty_job_exits_1_and_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    assert unipic("plan", str(GOOD), "--set", "compute.batch_size=0", "--set", "params.guidance=0") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: 2 faults",
+        "  --set params.guidance: must be at least 1, got 0",
+        "  --set compute.batch_size: must be at least 1, got 0",
+    ]
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("done", 0), ("rejected", 2), ("stopped", 3)])
+def test_how_a_run_ends_is_its_exit_code(
+    outcome: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_gives(monkeypatch, result(outcome, message="because"))
+    assert unipic("run", str(GOOD)) == code
+    told = capsys.readouterr().out
+    assert "9 of 10 rows ok, 1 rejected" in told
+    assert "why       because" in told
+    assert ("resume    unipic run" in told) is (code == 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CheckpointError("it is altered", remedy="Convert it again."), 1),
+        (EngineError("replicas die", remedy="Look at the card."), 1),
+        (StorageUnavailable("throttled", remedy="Run it again."), 3),
+        (KeyboardInterrupt(), 3),
+    ],
+)
+def test_errors_of_a_run_are_one_block_without_a_traceback(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_gives(monkeypatch, error)
+    assert unipic("run", str(GOOD)) == code
+    told = capsys.readouterr().err
+    assert "error: " in told
+    assert "Traceback" not in told
+    assert getattr(error, "remedy", "") in told
+
+
+def test_an_unexpected_error_says_where_its_traceback_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_gives(monkeypatch, ZeroDivisionError("oops"))
+    assert unipic("run", str(GOOD)) == 1
+    told = capsys.readouterr().err
+    kept = Path(told.split("the traceback is in ")[1].strip().rstrip("."))
+    assert "ZeroDivisionError: oops" in told
+    assert "Traceback" not in told
+    assert "Traceback" in kept.read_text()
+    kept.unlink()
+
+
+def test_v_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_gives(monkeypatch, ZeroDivisionError("oops"))
+    assert unipic("run", str(GOOD), "-v") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_overrides_reach_the_job_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = run_gives(monkeypatch, result("done"))
+    assert unipic("run", str(GOOD), "--set", "compute.batch_size=3", "--set", "output.uri=elsewhere") == 0
+    (job,) = seen
+    assert (job.compute.batch_size, job.output.uri) == (3, "elsewhere")  # type: ignore[attr-defined]
+
+
+def test_the_first_signal_asks_and_the_second_leaves() -> None:
+    import signal
+
+    stop, told = threading.Event(), []
+    before = signal.getsignal(signal.SIGTERM)
+    with _Signals(stop, told.append):
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        assert "units in flight may finish" in told[0]
+        with pytest.raises(KeyboardInterrupt, match="^$"):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert unipic("schema") == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "UniPic job"
+
+
+def test_init_tiny_makes_a_checkpoint_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert unipic("init-tiny", str(tmp_path / "tiny")) == 0
+    assert (tmp_path / "tiny" / "digests.json").is_file()
+    assert unipic("init-tiny", str(tmp_path / "tiny")) == 1
+    assert "already exists" in capsys.readouterr().err
+
+
+def test_convert_of_no_checkpoint_is_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert unipic("convert", str(tmp_path), str(tmp_path / "out")) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,88 @@
+"""What is shipped for users to read and copy is true: job files, their schema, the README's commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import jsonschema
+import pytest
+import typer
+import yaml
+
+from jobs.cli import app
+from jobs.spec import json_schema, load_job
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB_FILES = sorted((ROOT / "configs").glob("*.yaml"))
+SCHEMA = ROOT / "configs" / "job.schema.json"
+
+
+@pytest.mark.parametrize("path", JOB_FILES, ids=lambda path: path.name)
+def test_every_job_file_is_valid_for_us_and_for_editors(path: Path) -> None:
+    assert load_job(path).name == path.stem
+    text = path.read_text()
+    assert text.startswith("# yaml-language-server: $schema=job.schema.json\n")
+    jsonschema.validate(yaml.safe_load(text), json.loads(SCHEMA.read_text()))
+
+
+def test_the_committed_schema_is_current() -> None:
+    assert json.loads(SCHEMA.read_text()) == json_schema(), "run `make schema`"
+
+
+def test_the_schema_knows_the_short_forms_and_refuses_unknown_keys() -> None:
+    schema = json_schema()
+    job = yaml.safe_load((ROOT / "configs" / "generate.yaml").read_text())
+    job["compute"]["replicas"] = 4
+    jsonschema.validate(job, schema)
+    job["compute"]["replica"] = 4
+    with pytest.raises(jsonschema.ValidationError, match=r"is not valid|unexpected"):
+        jsonschema.validate(job, schema)
+
+
+def commands_in(text: str) -> set[str]:
+    """Every `unipic …` line of a document's code blocks, continued lines joined."""
+    blocks = re.findall(r"```(?:bash|sh|yaml)?\n(.*?)```", text, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return {match[1] for line in lines if (match := re.match(r"\s*(?:\$ )?(unipic [^#]*)", line))}
+
+
+def known_options(words: list[str]) -> tuple[str, set[str]]:
+    """(command path, its options) that `words` call."""
+    command = typer.main.get_command(app)
+    path = "unipic"
+    for word in words[1:]:
+        commands = getattr(command, "commands", {})
+        if word not in commands:
+            assert not commands, f"{path} has no command {word!r}"
+            break
+        command, path = commands[word], f"{path} {word}"
+    return path, {option for parameter in command.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("document", ["README.md", "infra/README.md"])
+def test_every_command_a_document_shows_exists_with_its_options(document: str) -> None:
+    found = commands_in((ROOT / document).read_text())
+    assert found
+    for line in found:
+        words = shlex.split(line.split("·")[0])
+        path, options = known_options(words)
+        for word in words:
+            if word.startswith("-"):
+                assert word.split("=")[0] in options, f"{document}: {path} has no option {word}"
+
+
+@pytest.mark.parametrize("document", ["README.md", "infra/README.md"])
+def test_every_make_target_and_file_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
+    for name in re.findall(r"`((?:configs|jobs|pipeline|model|infra|tests)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / name).is_file(), f"{document} names {name}"
+
+
+def test_no_credentials_stand_in_job_files() -> None:
+    for path in JOB_FILES:
+        assert not re.search(r"AKIA|secret[_a-z]*: *\S|password: *\S", path.read_text())
