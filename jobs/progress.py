@@ -44,7 +44,7 @@ class Display:
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        # Asked for anew at each line, as the run may put a filter before standard error; so nothing is redirected below.
+        # The run may put a filter before standard error: rich looks it up at each line, and redirects nothing itself.
         self.console = Console(file=stream, stderr=stream is None, highlight=False)
         self.clock = clock
         self.stage = ""

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.context import RunContext
+from pipeline.driver import WAVE_UNITS
 from pipeline.graph import cluster, outcomes
 from pipeline.job import Compute, GenerateJob, ImageParams, Input, Model, Output, Replicas
 from pipeline.manifest import discover, units
 from pipeline.prepare import prepare
 from pipeline.records import Unit
 from pipeline.replica import MakeEngine, Replica, UniPicEngine
-from pipeline.run import WAVE_UNITS
 from pipeline.storage import Storage
 from pipeline.supervisor import LocalDoor
 from pipeline.weights import describe

@@ -108,8 +108,8 @@ class ReplicaStage:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer | None:
-            # Units decoded ahead must not start a fresh batch once the run is stopping.
-            return None if self.door.stopping() else pack(self.replica.answer(unit, unpack(payload)))
+            crashed = self.door.start(unit.id)
+            return None if crashed is None else pack(self.replica.answer(unit, unpack(payload), crashed))
 
         return _stage("replica", batch, work)
 
@@ -131,9 +131,10 @@ class FusedStage:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         def work(unit: Unit, _: object) -> pa.Buffer | None:
-            if self.door.stopping():
+            crashed = self.door.start(unit.id)
+            if crashed is None:
                 return None
-            answered = self.replica.answer(unit, prepare(unit, self.context))
+            answered = self.replica.answer(unit, prepare(unit, self.context), crashed)
             return pa.py_buffer(finish(unit, answered, self.context).to_json().encode())
 
         return _stage("prepare", batch, work)

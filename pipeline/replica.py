@@ -152,8 +152,11 @@ class Replica:
             self.broken.__cause__ = error
         door.loaded(self.name)
 
-    def answer(self, unit: Unit, prepared: pa.Table) -> pa.Table:
+    def answer(self, unit: Unit, prepared: pa.Table, crashed: Sequence[Rows] = ()) -> pa.Table:
         """Answer every well row of `prepared`.
+
+        Args:
+            crashed: micro-batches of this unit that killed earlier replicas, as the supervisor tells them.
 
         Returns:
             `prepared` without `pixels`, with `answer` (large_binary: pixels, or UTF-8 text) and updated `fault`;
@@ -169,7 +172,7 @@ class Replica:
             if faults[at] is None and (why := self.engine.fault_of(row["prompt"])) is not None:
                 faults[at] = {"kind": "PromptRefused", "message": why, "stage": "replica", "attempts": 1}
         well = [at for at, fault in enumerate(faults) if fault is None]
-        batches = _Batches(self, unit, [rows[at] for at in well])
+        batches = _Batches(self, unit, [rows[at] for at in well], crashed)
         for position, outcome in batches.run():
             if isinstance(outcome, dict):
                 faults[well[position]] = outcome
@@ -208,12 +211,12 @@ class _Batches:
         device_s: seconds on the device.
     """
 
-    def __init__(self, replica: Replica, unit: Unit, rows: list[dict[str, Any]]) -> None:
+    def __init__(self, replica: Replica, unit: Unit, rows: list[dict[str, Any]], crashed: Sequence[Rows]) -> None:
         self.replica = replica
         self.unit = unit
         self.rows = rows
         self.size = replica.batch_size
-        self.crashed = replica.door.start(unit.id)
+        self.crashed = crashed
         self.attempts = len(self.crashed) + 1
         self.resized = self.size != replica.planned_batch_size
         self.device_s = 0.0

@@ -41,7 +41,7 @@ class Door(Protocol):
     def stopping(self) -> bool: ...
     def loading(self, replica: str) -> None: ...
     def loaded(self, replica: str) -> None: ...
-    def start(self, unit: str) -> list[Rows]: ...
+    def start(self, unit: str) -> list[Rows] | None: ...
     def attempt(self, unit: str, rows: Rows, replica: str) -> None: ...
     def answered(self, unit: str, rows: Rows, count: int) -> None: ...
 
@@ -73,12 +73,15 @@ class Supervisor:
         self.live.add(replica)
         self.moved_at = time.monotonic()
 
-    def start(self, unit: str) -> list[Rows]:
-        """A replica takes `unit` up.
+    def start(self, unit: str) -> list[Rows] | None:
+        """A replica would take `unit` up.
 
         Returns:
-            The micro-batches of this unit in whose middle replicas died, oldest first, with repeats.
+            The micro-batches of this unit in whose middle replicas died, oldest first, with repeats; None if the run
+            is stopping and the unit must wait for the next one.
         """
+        if self.stop_asked:
+            return None
         open_batch = self.in_flight.pop(unit, None)
         if open_batch is not None:
             rows, replica, _ = open_batch
@@ -128,8 +131,9 @@ class RemoteDoor:
     def loaded(self, replica: str) -> None:
         self._ask("loaded", replica)
 
-    def start(self, unit: str) -> list[Rows]:
-        return [tuple(rows) for rows in self._ask("start", unit)]
+    def start(self, unit: str) -> list[Rows] | None:
+        crashed: list[Rows] | None = self._ask("start", unit)
+        return crashed
 
     def attempt(self, unit: str, rows: Rows, replica: str) -> None:
         self._ask("attempt", unit, rows, replica)

@@ -90,7 +90,8 @@ def test_a_row_that_keeps_killing_replicas_is_found_by_bisection_and_no_innocent
     deaths = 0
     while True:
         try:
-            table = Replica(context, supervisor, DyingEngine).answer(unit, prepare(unit, context))
+            crashed = supervisor.start(unit.id) or []
+            table = Replica(context, supervisor, DyingEngine).answer(unit, prepare(unit, context), crashed)
             break
         except KeyboardInterrupt:
             deaths += 1
@@ -102,11 +103,13 @@ def test_a_row_that_keeps_killing_replicas_is_found_by_bisection_and_no_innocent
 
 def test_one_death_alone_changes_nothing_but_the_number_of_attempts(tmp_path: Path) -> None:
     supervisor = Supervisor()
-    undisturbed = answered(tmp_path, ["a", "b", "c"], supervisor)
-    unit, _ = first_unit(make_job(tmp_path))
+    undisturbed = answered(tmp_path, ["a", "b", "c"])
+    unit, context = first_unit(make_job(tmp_path))
     supervisor.start(unit.id)
     supervisor.attempt(unit.id, (0, 3), "gone")
-    again = answered(tmp_path, ["a", "b", "c"], supervisor)
+    crashed = supervisor.start(unit.id)
+    assert crashed == [(0, 3)]
+    again = Replica(context, supervisor, FakeEngine).answer(unit, prepare(unit, context), crashed)
     assert again.column("answer") == undisturbed.column("answer")
     assert facts(again)["attempts"] == 2 and facts(again)["resized"] is False
 
