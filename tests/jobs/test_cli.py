@@ -57,7 +57,9 @@ def test_help_loads_neither_torch_nor_ray_nor_pyarrow() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    "|plan|run|status|verify|trace|replay|prune|convert|init-tiny|schema|bench pipeline|bench plan|bench model".split("|"),
+    "|plan|run|status|verify|trace|replay|prune|convert|init-tiny|schema|bench pipeline|bench plan|bench model".split(
+        "|"
+    ),
 )
 def test_every_command_has_a_help_that_shows_an_example(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert unipic(*words.split(), "--help") == 0
