@@ -18,7 +18,7 @@ NATIVE_LINE = re.compile(
 
 @contextmanager
 def quiet_native_stderr() -> Iterator[None]:
-    """Drop such lines while the body runs. Everything else passes; Python's own stderr stays a terminal if it was one."""
+    """Drop such lines while the body runs; the rest passes, and Python's own stderr stays a terminal if it was one."""
     if sys.stderr is not sys.__stderr__ or sys.__stderr__ is None:
         yield  # somebody (a test runner) has replaced stderr already
         return

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,46 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from PIL import Image
 
 from pipeline.job import StorageOptions
 from pipeline.lineage import recompute_id
 from pipeline.storage import Storage
+from tests.e2e.command_line import FAST, SIZE, unipic, write_job
 from tests.servers import S3Server
 
 GENEVAL = Path(__file__).parents[3] / "shared" / "benchmarks" / "geneval" / "evaluation_metadata.jsonl"
-SIZE = {"image_size": 64}
-FAST = {**SIZE, "num_iterations": 4, "diffusion_steps": 5}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights") / "tiny"
-    unipic("init-tiny", str(folder))
-    return folder
-
-
-def unipic(*arguments: str, expect: int = 0) -> str:
-    """Run the command line as a user would."""
-    command = [sys.executable, "-m", "jobs.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def write_job(folder: Path, task: str, *, checkpoint: Path, manifest: str, output: str, **sections: Any) -> str:
-    job = {
-        "name": f"trial-{task}",
-        "task": task,
-        "input": {"manifest": manifest, **sections.pop("input", {})},
-        "model": {"checkpoint": str(checkpoint), "dtype": "float32", "device": "cpu"},
-        "output": {"uri": output},
-        **sections,
-    }
-    path = folder / f"{task}.yaml"
-    path.write_text(yaml.safe_dump(job))
-    return str(path)
 
 
 @pytest.fixture(scope="module")

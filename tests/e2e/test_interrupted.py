@@ -1,0 +1,59 @@
+"""Stopping is ordinary: units in flight finish or leave no trace, the exit code says so, the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.storage import Storage
+from pipeline.verify import verify
+from tests.e2e.command_line import SIZE, unipic, write_job
+from tests.fakes import write_prompts
+
+ROWS = 240
+WAIT_S = 120
+
+
+def wait_for_receipt(output: Path) -> None:
+    """Return when the first unit is committed."""
+    tick = threading.Event()
+    for _ in range(WAIT_S * 20):
+        if list((output / "_unipic" / "receipts").glob("*.json")):
+            return
+        tick.wait(0.05)
+    raise AssertionError(f"no unit was committed within {WAIT_S} s")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_exits_with_3_and_the_same_command_goes_on(
+    checkpoint: Path, tmp_path: Path, sign: signal.Signals
+) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", [f"thing {n}" for n in range(ROWS)])
+    job = write_job(
+        tmp_path,
+        "generate",
+        checkpoint=checkpoint,
+        manifest=str(tmp_path / "manifest"),
+        output=str(tmp_path / "out"),
+        params={**SIZE, "num_iterations": 16, "diffusion_steps": 50},
+        compute={"rows_per_unit": 8},
+    )
+    command = [sys.executable, "-m", "jobs.cli", "run", job]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    wait_for_receipt(tmp_path / "out")
+    os.kill(run.pid, sign)
+    said, _ = run.communicate(timeout=WAIT_S)
+    assert run.returncode == 3, said
+    assert "stopped early" in said and "resume    unipic run" in said
+    storage = Storage()
+    early = verify(str(tmp_path / "out"), storage)
+    assert set(early.counts) == {"missing unit"}
+    unipic("run", job)
+    late = verify(str(tmp_path / "out"), storage)
+    assert late.ok and late.data == ROWS
