@@ -26,10 +26,11 @@ __all__ = ["Fetched", "PictureLimits", "decode", "encode", "facts_of", "fetch"]
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` holds each picture to the job's own limit, from its header
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _NEVER_PATHS = {"http", "https", "file", "ftp", "ftps", "data", "gs", "gcs", "hdfs", "javascript"}
 _USERINFO = re.compile(r"^[A-Za-z0-9+.-]+://[^/]*@")
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a segment, or of the end
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -112,6 +113,8 @@ def decode(data: bytes, limits: PictureLimits) -> Image.Image:
             _check_size(picture, limits)
             picture.load()
             _check_size(picture, limits)
+            if not _is_whole(data, picture.format):
+                raise EOFError
             return _upright(picture, _as_rgb(picture))
     except RowError:
         raise
@@ -196,11 +199,27 @@ def _upright(picture: Image.Image, rgb: Image.Image) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
+def _is_whole(data: bytes, image_format: str | None) -> bool:
+    """Whether the end mark is there: Pillow fills in what a JPEG or PNG lacks at its very end."""
+    if image_format == "PNG":
+        return b"IEND\xaeB`\x82" in data[-(2**20) :]
+    if image_format not in {"JPEG", "MPO"}:
+        return True
+    at = 2
+    while (marker := _JPEG_MARKER.search(data, at)) is not None:
+        if marker[0] == b"\xff\xd9":
+            return True
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return False
+
+
 def _what_is_wrong(data: bytes, error: Exception) -> str:
     kind = _sniff(data)
     if kind:
         return f"The bytes are {kind}, not a picture."
     said = str(error) if not isinstance(error, Image.UnidentifiedImageError) else "of no known format"
+    if data[:4] == b"RIFF" and len(data) < int.from_bytes(data[4:8], "little") + 8:
+        said = "truncated"
     if "truncated" in said.lower() or "premature end" in said.lower() or isinstance(error, EOFError):
         return f"The picture is truncated: its {len(data):,} bytes end too early."
     return f"The picture cannot be decoded ({len(data):,} bytes): {said}."

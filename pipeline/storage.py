@@ -64,8 +64,12 @@ class Storage:
             return self._try(lambda: self._connect().get(uri, max_bytes))
         return self._try(lambda: local.read(local_path(uri), max_bytes))
 
-    def open(self, uri: str) -> BinaryIO:
-        """The object as a seekable binary file, for pyarrow; only the ranges that are read are fetched."""
+    def open(self, uri: str, *, info: FileInfo | None = None) -> BinaryIO:
+        """The object as a seekable binary file, for pyarrow; only the ranges that are read are fetched.
+
+        Args:
+            info: from `list` or `info`, where the caller has it: saves a request.
+        """
         if not is_s3(uri):
             return self._try(lambda: local.open_file(local_path(uri)))
         from pipeline.storage_s3 import RemoteFile

@@ -1,0 +1,284 @@
+"""Manifests: which rows there are, cut into units, and reading one unit's rows.
+
+Planning reads Parquet footers, never rows. JSON, JSONL and CSV are read whole (`text_manifests.py`); a folder of
+pictures becomes a Parquet listing (`picture_folder.py`) that the caller stores with the output.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from pipeline import parquet_rows, picture_folder, text_manifests
+from pipeline.errors import ManifestError, ObjectMissing, StorageError
+from pipeline.job import EditParams, Input, Job
+from pipeline.records import ManifestFile, Unit
+from pipeline.storage import FileInfo, Storage, is_s3, local_path, relative, split_pattern
+
+FOOTER_THREADS = 16
+SHORT_TEXT = 200
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+}
+OnProgress = Callable[[int, int], None]
+"""Called with (files looked at, files in all)."""
+
+
+class EmptyManifest(ManifestError):
+    """The manifest is there and has no rows."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of a job.
+
+    Attributes:
+        files: in order of name.
+        schema: of the first file, text and bytes in their plain types.
+        listing: of a folder of pictures, the bytes of a new listing that the caller has to store; else None.
+        others: (file name, schema) of the first file of each further schema.
+    """
+
+    files: tuple[ManifestFile, ...]
+    schema: pa.Schema
+    listing: bytes | None = None
+    others: tuple[tuple[str, pa.Schema], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+def discover(
+    source: Input, storage: Storage, *, listings: Sequence[str] = (), on_progress: OnProgress | None = None
+) -> Manifest:
+    """Find the manifest's files and count their rows.
+
+    Args:
+        listings: URIs of the listings stored by earlier runs over the same folder of pictures.
+    Raises:
+        ManifestError: nothing there, no rows, or a file that cannot be read, by name.
+    """
+    try:
+        base, found = _find(source, storage)
+        if source.format == "images" or (source.format == "auto" and not _suitable(found, "auto")):
+            return _pictures(source, storage, base=base, found=found, listings=listings)
+        return _files(source, storage, base=base, found=_suitable(found, source.format), on_progress=on_progress)
+    except StorageError as error:
+        if error.retryable:
+            raise
+        message = f"The manifest {source.manifest} cannot be read: {error.message}"
+        raise ManifestError(message, remedy=error.remedy) from error
+
+
+def units(manifest: Manifest, rows_per_unit: int) -> Iterator[Unit]:
+    """The manifest's units in order, made as they are asked for."""
+    for file in manifest.files:
+        for first_row in range(0, file.rows, rows_per_unit):
+            yield Unit(file=file, first_row=first_row, rows=min(rows_per_unit, file.rows - first_row))
+
+
+def bindings(job: Job) -> dict[str, str]:
+    """What the task needs: the manifest column that is read for it."""
+    columns, roles = job.input.columns, {}
+    if job.task == "generate":
+        roles["prompt"] = columns.prompt or "prompt"
+    else:
+        roles["image"] = columns.image or "image"
+        if columns.prompt is not None:
+            roles["prompt"] = columns.prompt
+        elif isinstance(job.params, EditParams) and job.params.instruction is None:
+            roles["prompt"] = "prompt"
+    if columns.id is not None:
+        roles["id"] = columns.id
+    if columns.seed is not None:
+        roles["seed"] = columns.seed
+    return roles
+
+
+def check_columns(manifest: Manifest, job: Job) -> None:
+    """Raises ManifestError if a column the job reads or keeps is missing, or of another type in some file."""
+    needed = {column: f"as {role}" for role, column in bindings(job).items()}
+    needed |= {column: "to keep" for column in job.input.keep if column not in needed}
+    there = manifest.schema.names
+    for column, why in needed.items():
+        if column not in there:
+            near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
+            guess = f' Did you mean "{near[0]}"?' if near else ""
+            raise ManifestError(
+                f'The manifest has no column "{column}", which the job needs {why}; it has: {", ".join(there)}.{guess}',
+                remedy="Map it under input.columns.",
+            )
+        _check_same(manifest, column)
+
+
+def read_unit(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:
+    """The unit's rows and just these columns, in manifest order, text and bytes in their plain types."""
+    if unit.file.format == "parquet":
+        return parquet_rows.read(unit, columns, storage)
+    table = text_manifests.load(unit.file, storage)
+    parquet_rows.check_there(table.schema.names, columns, unit.file.uri)
+    return table.select(list(columns)).slice(unit.first_row, unit.rows)
+
+
+def head(manifest: Manifest, n: int, storage: Storage) -> list[dict[str, object]]:
+    """The first `n` rows, long text shortened and bytes counted, for people."""
+    rows: list[dict[str, object]] = []
+    for file in manifest.files:
+        if len(rows) >= n:
+            break
+        if not file.uri:  # a listing that is not stored yet
+            assert manifest.listing is not None
+            table = picture_folder.read_listing(manifest.listing).slice(0, n - len(rows))
+        else:
+            unit = Unit(file=file, first_row=0, rows=min(file.rows, n - len(rows)))
+            table = read_unit(unit, manifest.schema.names, storage)
+        rows.extend({name: _short(value) for name, value in row.items()} for row in table.to_pylist())
+    return rows
+
+
+def _find(source: Input, storage: Storage) -> tuple[str, list[FileInfo]]:
+    """(the folder that names are relative to, the files)."""
+    uri = source.manifest if is_s3(source.manifest) else os.path.abspath(local_path(source.manifest))
+    if not uri.endswith("/") and uri.count("/") > 2 * is_s3(uri) and storage.exists(uri):
+        return uri.rpartition("/")[0], [storage.info(uri)]
+    folder, rest = split_pattern(uri)
+    if rest:
+        found = storage.glob(uri)
+        if not found:
+            raise ManifestError(f"No file matches {uri}.", remedy="Mend input.manifest.")
+        return folder, found
+    folder = uri.rstrip("/")
+    found = [info for info in storage.list(folder, recursive=True) if not _hidden(relative(info.uri, folder))]
+    if not found:
+        if not is_s3(uri) and os.path.isdir(folder):
+            raise EmptyManifest(f"The folder {folder} is empty: no manifest and no pictures in it.")
+        raise ManifestError(f"There is no manifest at {uri}: no file, and no folder with files in it.")
+    return folder, found
+
+
+def _suitable(found: Sequence[FileInfo], wanted: str) -> list[FileInfo]:
+    if wanted != "auto":
+        return [info for info in found if len(found) == 1 or FORMATS.get(_suffix(info.uri)) == wanted] or list(found)
+    return [info for info in found if _suffix(info.uri) in FORMATS]
+
+
+def _files(
+    source: Input, storage: Storage, *, base: str, found: Sequence[FileInfo], on_progress: OnProgress | None
+) -> Manifest:
+    look = partial(_look, storage=storage, base=base, root=source.image_root, wanted=source.format)
+    files: list[ManifestFile] = []
+    schemas: dict[pa.Schema, str] = {}
+    with ThreadPoolExecutor(min(FOOTER_THREADS, len(found))) as pool:
+        try:
+            for file, schema in pool.map(look, found):
+                files.append(file)
+                if file.rows or len(found) == 1:
+                    schemas.setdefault(schema, file.name)
+                if on_progress is not None:
+                    on_progress(len(files), len(found))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if not any(file.rows for file in files):
+        raise EmptyManifest(f"The manifest {source.manifest} is empty: {len(files)} file(s), no rows.")
+    schema, *others = schemas
+    return Manifest(tuple(files), schema, others=tuple((schemas[other], other) for other in others))
+
+
+def _look(
+    info: FileInfo, *, storage: Storage, base: str, root: str | None, wanted: str
+) -> tuple[ManifestFile, pa.Schema]:
+    file_format = FORMATS[_suffix(info.uri)] if wanted == "auto" else wanted
+    file = ManifestFile(
+        uri=info.uri,
+        name=relative(info.uri, base),
+        rows=0,
+        source_bytes=info.size_bytes,
+        version=info.version,
+        format=file_format,
+        root=root or info.uri.rpartition("/")[0] or "/",
+    )
+    try:
+        if file_format == "parquet":
+            rows, schema = parquet_rows.footer(info, storage)
+        else:
+            table = text_manifests.load(file, storage)
+            rows, schema = table.num_rows, table.schema
+    except ObjectMissing as error:
+        raise ManifestError(f"{info.uri} was listed and is gone.") from error
+    return ManifestFile(**{**file.__dict__, "rows": rows}), schema
+
+
+def _pictures(
+    source: Input, storage: Storage, *, base: str, found: Sequence[FileInfo], listings: Sequence[str]
+) -> Manifest:
+    earlier: list[ManifestFile] = []
+    known: set[str] = set()
+    for uri in listings:
+        info, data = storage.info(uri), storage.read(uri)
+        table = picture_folder.read_listing(data)
+        known.update(table.column("image").to_pylist())
+        name = uri.rpartition("/")[2].removesuffix(".parquet")
+        earlier.append(_listing_file(uri, name, table.num_rows, info.size_bytes, info.version, base))
+    pictures = [info for info in found if picture_folder.is_picture(info.uri)]
+    if not pictures and not earlier:
+        raise EmptyManifest(
+            f"{source.manifest} has neither a manifest nor pictures in it: {len(found)} other file(s).",
+            remedy=f"Manifests end in {', '.join(FORMATS)}, pictures in {', '.join(picture_folder.SUFFIXES)}; "
+            "or set input.format.",
+        )
+    listing = picture_folder.make_listing([info for info in pictures if relative(info.uri, base) not in known], base)
+    if listing is None:
+        return Manifest(tuple(earlier), picture_folder.SCHEMA)
+    rows = picture_folder.read_listing(listing).num_rows
+    new = _listing_file("", picture_folder.listing_name(listing), rows, len(listing), "", base)
+    return Manifest((*earlier, new), picture_folder.SCHEMA, listing)
+
+
+def _listing_file(uri: str, name: str, rows: int, size_bytes: int, version: str, root: str) -> ManifestFile:
+    return ManifestFile(uri=uri, name=name, rows=rows, source_bytes=size_bytes, version=version, root=root)
+
+
+def _check_same(manifest: Manifest, column: str) -> None:
+    expected = manifest.schema.field(column).type
+    for name, schema in manifest.others:
+        if column not in schema.names:
+            raise ManifestError(f'{name} has no column "{column}", which other files of the manifest have.')
+        found = schema.field(column).type
+        if found != expected and not pa.types.is_null(found) and not pa.types.is_null(expected):
+            raise ManifestError(
+                f'Column "{column}" is {found} in {name}, but {expected} in other files of the manifest.',
+                remedy="Write them with one schema, or run them as two jobs.",
+            )
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def _suffix(uri: str) -> str:
+    return os.path.splitext(uri)[1].lower()
+
+
+def _short(value: object) -> object:
+    if isinstance(value, bytes):
+        return f"<{len(value):,} bytes>"
+    if isinstance(value, str) and len(value) > SHORT_TEXT:
+        return f"{value[:SHORT_TEXT]}… ({len(value):,} characters)"
+    if isinstance(value, dict):
+        return {name: _short(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_short(inner) for inner in value[:5]] + ["…"] * (len(value) > 5)
+    return value
