@@ -1,4 +1,4 @@
-"""`make demo`: the whole product on a small model, as a user would drive it. `python -m jobs.demo` from the checkout."""
+"""`make demo`: the whole product on a small model, as a user drives it. `python -m jobs.demo` from the checkout."""
 
 from __future__ import annotations
 

@@ -57,6 +57,7 @@ def run_job(
 
     resolved = load_job(job, overrides or ())
 
+    from pipeline.errors import ManifestError
     from pipeline.run import run
 
     stop = threading.Event()
@@ -76,6 +77,13 @@ def run_job(
                 retry_rejected=retry_rejected,
                 redo_changed=redo_changed,
             )
+        except ManifestError as error:
+            if " is empty" not in error.message:
+                raise
+            if not allow_empty:
+                raise ManifestError(error.message, remedy="With --allow-empty that is fine.") from error
+            display.say(f"nothing to do: {error.message}")
+            raise typer.Exit(DONE) from None
         except KeyboardInterrupt:
             display.say(f"left at once; what is committed stays: unipic run {job} goes on from there")
             raise typer.Exit(STOPPED) from None

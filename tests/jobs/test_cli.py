@@ -9,14 +9,22 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
 from jobs.run import _Signals
+from model.init_tiny import init_tiny
 from pipeline.errors import CheckpointError, EngineError, StorageUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ROOT / "configs" / "generate.yaml"
+
+COMMANDS = [
+    *("", "plan", "run", "status", "verify", "trace", "replay", "prune", "convert", "init-tiny", "schema"),
+    *("bench pipeline", "bench plan", "bench model"),
+]
 
 
 def unipic(*words: str) -> int:
@@ -55,12 +63,7 @@ def test_help_loads_neither_torch_nor_ray_nor_pyarrow() -> None:
     assert done.stdout.strip().endswith("loaded: []")
 
 
-@pytest.mark.parametrize(
-    "words",
-    "|plan|run|status|verify|trace|replay|prune|convert|init-tiny|schema|bench pipeline|bench plan|bench model".split(
-        "|"
-    ),
-)
+@pytest.mark.parametrize("words", COMMANDS)
 def test_every_command_has_a_help_that_shows_an_example(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert unipic(*words.split(), "--help") == 0
     assert f"  unipic {words}" in capsys.readouterr().out
@@ -178,3 +181,49 @@ def test_convert_of_no_checkpoint_is_refused_in_words(tmp_path: Path, capsys: py
     assert unipic("convert", str(tmp_path), str(tmp_path / "out")) == 1
     assert str(tmp_path) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def job_over(manifest: Path, folder: Path) -> list[str]:
+    """Words of a `run` of the demo's first job over another manifest, with a small checkpoint."""
+    init_tiny(folder / "tiny")
+    changes = [f"input.manifest={manifest}", f"model.checkpoint={folder / 'tiny'}", f"output.uri={folder / 'out'}"]
+    return ["run", str(ROOT / "configs" / "demo-generate.yaml"), *(word for one in changes for word in ("--set", one))]
+
+
+def test_an_empty_manifest_is_a_fault_unless_it_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "empty.parquet"
+    pq.write_table(pa.table({"key": pa.array([], pa.string()), "prompt": pa.array([], pa.string())}), manifest)
+    words = job_over(manifest, tmp_path)
+    assert unipic(*words) == 1
+    assert "With --allow-empty that is fine." in capsys.readouterr().err
+    assert unipic(*words, "--allow-empty") == 0
+    assert "nothing to do: The manifest" in capsys.readouterr().err
+
+
+def test_plan_tells_all_it_found_and_its_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "prompts.parquet"
+    pq.write_table(pa.table({"key": ["a", "b"], "prompt": ["a red circle", "a blue ring"]}), manifest)
+    words = ["plan", *job_over(manifest, tmp_path)[1:]]
+    assert unipic(*words, "--probe") == 0
+    told = capsys.readouterr().out
+    for part in (
+        "1 file, 2 rows",
+        "prompt ← prompt",
+        "key (string)",
+        "a red circle",
+        "new: nothing is there",
+        "would cost",
+    ):
+        assert part in told
+    assert unipic(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 2
+    assert not (tmp_path / "out" / "data").exists()
+
+
+def test_status_of_a_place_without_a_run_is_refused_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert unipic("status", str(tmp_path / "nothing")) == 1
+    assert "error: " in capsys.readouterr().err
+    assert unipic("status", "s3://bucket/x", "--endpoint-url", "http://me:secret@host") == 1
+    assert "secret" not in capsys.readouterr().err
