@@ -86,6 +86,36 @@ def pipeline(
     )
 
 
+@app.command("plan")
+def plan(
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the manifest to plan.")] = 10_000_000,
+    json: AsJson = False,
+) -> None:
+    """Planning a large manifest: seconds and memory.
+
+    A Parquet manifest is written to a temporary folder, and planned in a process of its own.
+
+    \b
+    Example:
+      unipic bench plan --rows 1000000
+    """
+    from pipeline.bench_plan import bench_plan
+
+    planned = bench_plan(rows)
+    if json:
+        typer.echo(as_json(planned))
+        return
+    facts = [
+        f"{planned.rows:,}",
+        f"{planned.files:,}",
+        size(planned.manifest_bytes),
+        f"{planned.units:,}",
+        f"{planned.plan_s:.2f}",
+        size(planned.memory_growth_bytes),
+    ]
+    _show("Planning a manifest", ["rows", "files", "size", "units", "seconds", "memory grew by"], [facts])
+
+
 @app.command("model")
 def model(
     checkpoint: Checkpoint = None,

@@ -7,7 +7,7 @@ import time
 import typer
 
 from jobs.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_of
-from jobs.words import as_json, count, duration, rate
+from jobs.words import as_json, duration, rate
 
 
 def show_status(
@@ -36,7 +36,7 @@ def show_status(
     share = f" ({100 * done / now.rows:.0f} %)" if now.rows else ""
     typer.echo(f"{now.name} ({now.task}): {'finished' if now.finished else 'not finished'}")
     typer.echo(f"  rows      {done:,} of {now.rows:,} done{share}, {now.rejected:,} rejected")
-    typer.echo(f"  units     {now.units_done:,} of {count(now.units, 'unit')}")
+    typer.echo(f"  units     {now.units_done:,} of {now.units:,}")
     if now.last is not None:
         typer.echo(f"  last      {duration(time.time() - now.last)} ago")
     if now.rows_per_s and not now.finished:
