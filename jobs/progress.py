@@ -59,7 +59,9 @@ class Display:
                 bars.TextColumn("{task.fields[words]}"),
                 bars.TimeElapsedColumn(),
             )
-            self.live = bars.Progress(*columns, console=self.console, redirect_stdout=False, redirect_stderr=False)
+            self.live = bars.Progress(
+                *columns, console=self.console, redirect_stdout=False, redirect_stderr=False, refresh_per_second=4
+            )
             self.bar = self.live.add_task("planning", total=None, words="")
 
     def __enter__(self) -> Display:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,9 +84,9 @@ def run_job(
             display.say(f"nothing to do: {error.message}")
             raise typer.Exit(DONE) from None
         except KeyboardInterrupt:
-            display.say(f"left at once; what is committed stays: unipic run {job} goes on from there")
+            display.say("left at once; what is committed stays, the same command goes on from there")
             raise typer.Exit(STOPPED) from None
-    raise typer.Exit(_told(result, job))
+    raise typer.Exit(_told(result))
 
 
 class _Signals:
@@ -122,7 +121,7 @@ class _Signals:
         self.say("stopping: units in flight may finish; once more (Ctrl-C) leaves at once")
 
 
-def _told(result: Result, job: Path) -> int:
+def _told(result: Result) -> int:
     """Prints how the run ended; returns its exit code."""
     rows = f"{result.ok:,} of {count(result.rows, 'row')} ok, {result.rejected:,} rejected"
     new = result.ok + result.rejected - result.earlier
@@ -135,5 +134,5 @@ def _told(result: Result, job: Path) -> int:
     if result.rejected:
         typer.echo(f"  rejected  {result.output.rstrip('/')}/rejected says which rows, and why")
     if result.outcome == "stopped":
-        typer.echo(f"  resume    unipic run {job}")
+        typer.echo("  resume    the same command goes on from there")
     return {"done": DONE, "rejected": REJECTED, "stopped": STOPPED}[result.outcome]
