@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.storage_s3 import S3
 
 BACKOFF_FIRST_S = 0.2
+PROBE = ".unipic-probe-"  # a process that dies between writing and deleting its probe leaves one behind
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 _MAGIC = re.compile(r"[*?\[]")
 T = TypeVar("T")
@@ -110,7 +111,7 @@ class Storage:
             return True
         from pipeline.storage_errors import AlreadyThere, NotImplementedThere
 
-        probe = join(folder_uri, f".unipic-probe-{secrets.token_hex(8)}")
+        probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")
         self.write(probe, b"1")
         try:
             self._try(lambda: self._connect().put(probe, b"2", only_if_absent=True))
@@ -166,7 +167,7 @@ class Storage:
 
     def check_writable(self, folder_uri: str) -> None:
         """Write, read back and delete a small object. Raises OutputError with what to do about it."""
-        probe = join(folder_uri, f".unipic-probe-{secrets.token_hex(8)}")
+        probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")
         remedy = "The output needs leave to write, read and delete, and the store must be up."
         try:
             self.write(probe, b"probe")

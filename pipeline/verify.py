@@ -18,7 +18,7 @@ from pipeline.errors import ObjectMissing, OutputError
 from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, Run
 from pipeline.lineage import recompute_id, sha256
 from pipeline.records import Part, Receipt
-from pipeline.storage import Storage, join, relative
+from pipeline.storage import PROBE, Storage, join, relative
 
 AUDITORS = 4  # units read at once: one is decoded while others are on their way
 OURS = (RECEIPTS, LISTINGS, f"{META}/running", f"{META}/reports")
@@ -207,7 +207,7 @@ def _unexpected(output: str, storage: Storage, expected: set[str], run: Run) -> 
     allowed = (RUN, f"{META}/events.ndjson")
     for one in storage.list(output, recursive=True):
         path = relative(one.uri, output)
-        if path.startswith(tuple(f"{one}/" for one in OURS)) or path in allowed or path in expected:
+        if path.startswith((PROBE, *(f"{one}/" for one in OURS))) or path in allowed or path in expected:
             continue
         if path.startswith("images/") and path.removeprefix("images/").split("-", 1)[0] in keys:
             continue
