@@ -135,6 +135,7 @@ def read_unit(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:
 def head(manifest: Manifest, n: int, storage: Storage) -> list[dict[str, object]]:
     """The first `n` rows, long text shortened and bytes counted, for people."""
     rows: list[dict[str, object]] = []
+    names = [name for name in manifest.schema.names if all(name in schema.names for _, schema in manifest.others)]
     for file in manifest.files:
         if len(rows) >= n:
             break
@@ -143,7 +144,7 @@ def head(manifest: Manifest, n: int, storage: Storage) -> list[dict[str, object]
             table = picture_folder.read_listing(manifest.listing).slice(0, n - len(rows))
         else:
             unit = Unit(file=file, first_row=0, rows=min(file.rows, n - len(rows)))
-            table = read_unit(unit, manifest.schema.names, storage)
+            table = read_unit(unit, names, storage)
         rows.extend({name: _short(value) for name, value in row.items()} for row in table.to_pylist())
     return rows
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -24,6 +26,7 @@ from pipeline.storage import FileInfo, Storage
 WHOLE_GROUP_BYTES = 32 * 2**20
 WHOLE_GROUP_ROWS = 2**17  # a dictionary can hide how large rows become
 CACHE_BYTES = 128 * 2**20
+CACHED_GROUPS = 64
 BATCH_BYTES = 16 * 2**20
 STREAM_BUFFER_BYTES = 4 * 2**20
 OPEN_CURSORS = 4
@@ -53,24 +56,24 @@ def read(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:
     uri = unit.file.uri
     wanted = tuple(dict.fromkeys(columns))
     with _lock:
-        parquet = _file(uri, unit.file.version, storage)
+        parquet, starts = _file(uri, unit.file.version, storage)
         check_there(parquet.schema_arrow.names, wanted, uri)
+        end = unit.first_row + unit.rows
         pieces = []
-        group_first = 0
-        for group in range(parquet.metadata.num_row_groups):
-            group_rows = parquet.metadata.row_group(group).num_rows
-            start = max(unit.first_row, group_first)
-            stop = min(unit.first_row + unit.rows, group_first + group_rows)
+        for group in range(max(0, bisect_right(starts, unit.first_row) - 1), len(starts) - 1):
+            if starts[group] >= end:
+                break
+            start, stop = max(unit.first_row, starts[group]), min(end, starts[group + 1])
             if start < stop:
                 key = (uri, unit.file.version, group, wanted)
-                pieces.append(plain(_named(uri, partial(_rows, parquet, key, start - group_first, stop - group_first))))
-            group_first += group_rows
+                cut = partial(_rows, parquet, key, start - starts[group], stop - starts[group])
+                pieces.append(plain(_named(uri, cut)))
         schema = parquet.schema_arrow
     if not pieces:
         pieces = [plain(pa.schema([schema.field(name) for name in wanted]).empty_table())]
     table = pa.concat_tables(pieces, promote_options="permissive").select(list(wanted))
     if table.num_rows != unit.rows:
-        raise ManifestError(f"{uri} has {group_first:,} rows, fewer than the run was planned for.")
+        raise ManifestError(f"{uri} has {starts[-1]:,} rows, fewer than the run was planned for.")
     return table
 
 
@@ -129,20 +132,24 @@ class _Cursor:
 
 
 _lock = threading.Lock()
-_files: OrderedDict[Any, pq.ParquetFile] = OrderedDict()
-_groups: OrderedDict[Any, pa.Table] = OrderedDict()
+_files: OrderedDict[Any, tuple[pq.ParquetFile, list[int]]] = OrderedDict()
+_groups: OrderedDict[Any, tuple[pa.Table, int]] = OrderedDict()
 _cursors: OrderedDict[Any, _Cursor] = OrderedDict()
 
 
-def _file(uri: str, version: str, storage: Storage) -> pq.ParquetFile:
+def _file(uri: str, version: str, storage: Storage) -> tuple[pq.ParquetFile, list[int]]:
+    """The open file, and the first row of each of its groups, then its row count."""
     key = (uri, version)
     if key not in _files:
         info = storage.info(uri)
         check_version(uri, version, info.version)
         source = storage.open(uri, info=info)
-        _files[key] = _named(uri, lambda: pq.ParquetFile(source, buffer_size=STREAM_BUFFER_BYTES, pre_buffer=False))
+        parquet = _named(uri, lambda: pq.ParquetFile(source, buffer_size=STREAM_BUFFER_BYTES, pre_buffer=False))
+        facts = parquet.metadata
+        groups = (facts.row_group(group).num_rows for group in range(facts.num_row_groups))
+        _files[key] = parquet, [0, *accumulate(groups)]
         if len(_files) > OPEN_FILES:
-            old, parquet = _files.popitem(last=False)
+            old, (parquet, _) = _files.popitem(last=False)
             for name in [name for name in _cursors if name[:2] == old]:
                 del _cursors[name]
             parquet.close(force=True)
@@ -154,14 +161,14 @@ def _rows(parquet: pq.ParquetFile, key: Any, start: int, stop: int) -> pa.Table:
     _, _, group, columns = key
     if key in _groups:
         _groups.move_to_end(key)
-        return _groups[key].slice(start, stop - start)
+        return _groups[key][0].slice(start, stop - start)
     facts = parquet.metadata.row_group(group)
     size_bytes = _decoded_bytes(facts, columns)
     if size_bytes <= WHOLE_GROUP_BYTES and facts.num_rows <= WHOLE_GROUP_ROWS:
         table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
         if table.nbytes <= CACHE_BYTES:
-            _groups[key] = table
-        while sum(held.nbytes for held in _groups.values()) > CACHE_BYTES:
+            _groups[key] = table, table.nbytes
+        while len(_groups) > CACHED_GROUPS or sum(held for _, held in _groups.values()) > CACHE_BYTES:
             _groups.popitem(last=False)
         return table.slice(start, stop - start)
     cursor = _cursors.pop(key, None)

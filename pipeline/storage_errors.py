@@ -109,6 +109,7 @@ def from_request(error: BaseException, uri: str) -> StorageError | None:
         return AccessDenied(f"Credentials for {uri} could not be had: {error}.", remedy=_RENEW)
     passing = (
         boto.HTTPClientError,
+        boto.ConnectionError,
         boto.ResponseStreamingError,
         boto.IncompleteReadError,
         boto.ChecksumError,
