@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -175,7 +175,7 @@ def _answers(phrase: Phrase) -> list[Scene]:
             for colour in _COLOUR_NAMES
         ]
     if len(phrase.nouns) == 1:
-        places: list[tuple[int, ...]] = [(0,)]
+        places: Sequence[tuple[int, ...]] = [(0,)]
     elif phrase.relation is None:
         places = [(a, b) for a in range(4) for b in range(4) if a != b]
     else:
