@@ -235,8 +235,8 @@ class _Batches:
         deaths = sum(crash == rows for crash in self.crashed)
         inside = any(first <= crash[0] and crash[1] <= last and crash != rows for crash in self.crashed)
         if last - first == 1 and deaths >= CRASHES_BEFORE_SPLIT:
-            message = f"replicas died {deaths} times while this row was alone on the device"
-            yield first, _fault("ReplicaCrashed", message, attempts=self.attempts)
+            message = f"replicas died {CRASHES_BEFORE_SPLIT} times while this row was alone on the device"
+            yield first, _fault("ReplicaCrashed", message, attempts=CRASHES_BEFORE_SPLIT)
         elif last - first > 1 and (inside or deaths >= (1 if suspect else CRASHES_BEFORE_SPLIT)):
             yield from self._halves(rows)
         else:
@@ -254,7 +254,7 @@ class _Batches:
             answers = self._on_device(rows)
         except MemoryError as error:
             if last - first == 1:
-                yield first, _fault("OutOfMemory", str(error) or "one row alone does not fit", attempts=self.attempts)
+                yield first, _fault("OutOfMemory", str(error) or "one row alone does not fit")
                 return
             # What fitted is remembered: the next micro-batch, and the next unit, start from it.
             self.size = self.replica.batch_size = min(self.size, (last - first + 1) // 2)
@@ -262,7 +262,7 @@ class _Batches:
         except Exception as error:
             if last - first == 1:
                 message = f"{type(error).__name__}: {error}"
-                yield first, _fault("ReplicaFailed", message, attempts=self.attempts)
+                yield first, _fault("ReplicaFailed", message)
                 return
             yield from self._halves(rows)
         else:
@@ -288,7 +288,9 @@ class _Batches:
         return answers
 
 
-def _fault(kind: str, message: str, *, attempts: int) -> Fault:
+def _fault(kind: str, message: str, *, attempts: int = 1) -> Fault:
+    """`attempts`: how often the row was tried alone. The unit's own stand in its receipt: they tell of the weather, and
+    would make the rejected part of a run that was disturbed another one."""
     return {"kind": kind, "message": message, "stage": "replica", "attempts": attempts}
 
 
@@ -301,4 +303,5 @@ def _memory_errors() -> Iterator[None]:
         text = str(error).lower()
         if isinstance(error, MemoryError) or not ("out of memory" in text or "can't allocate memory" in text):
             raise
-        raise MemoryError(str(error).splitlines()[0]) from error
+        # What follows in torch's words (free bytes, process ids) is another at each try, and parts must not be.
+        raise MemoryError(str(error).splitlines()[0].split(" GPU ")[0]) from error
