@@ -14,6 +14,7 @@ import yaml
 
 from jobs.cli import app
 from jobs.spec import json_schema, load_job
+from pipeline.errors import SpecError
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB_FILES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -81,6 +82,19 @@ def test_every_make_target_and_file_a_document_names_exists(document: str) -> No
     assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
     for name in re.findall(r"`((?:configs|jobs|pipeline|model|infra|tests)/[\w./-]+\.\w+)`", text):
         assert (ROOT / name).is_file(), f"{document} names {name}"
+
+
+def test_the_readmes_job_is_valid_and_its_faults_are_told_as_it_shows(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    job = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[0]
+    path = tmp_path / "my-job.yaml"
+    path.write_text(job)
+    assert load_job(path).name == "my-pictures"
+    path.write_text(job.replace("image_size", "image_sise").replace("auto", "0"))
+    with pytest.raises(SpecError, match="unknown key") as caught:
+        load_job(path)
+    for fault in caught.value.message.splitlines():
+        assert fault.replace(str(path), "my-job.yaml") in text
 
 
 def test_no_credentials_stand_in_job_files() -> None:
