@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jobs import bench, convert, init_tiny, plan, prune, replay, run, schema, status, trace, verify
 from jobs.exits import FAULT, STOPPED
-from pipeline.errors import UniPicError
+from pipeline.errors import SpecError, UniPicError
 
 app = typer.Typer(
     name="unipic",
@@ -66,7 +66,9 @@ def _code(words: list[str]) -> int:
     except UniPicError as error:
         if verbose:
             traceback.print_exc()
-        fail(error.message if not error.row else f"{error.row}: {error.message}", error.remedy)
+        faults = error.message.count("\n") + 1 if isinstance(error, SpecError) else 1
+        head = f"{faults} faults\n" if faults > 1 else f"{error.row}: " if error.row else ""
+        fail(head + error.message, error.remedy)
         return STOPPED if error.retryable else FAULT
     except BrokenPipeError:
         return 0
@@ -83,10 +85,7 @@ def fail(message: str, remedy: str = "") -> None:
     """One error as a block on standard error."""
     console = Console(stderr=True, highlight=False)
     console.print("[bold red]error:[/] ", end="")
-    lines = message.splitlines() or [""]
-    if len(lines) > 1:
-        lines.insert(0, f"{len(lines)} faults")
-    console.print("\n  ".join(lines), markup=False, soft_wrap=True)
+    console.print("\n  ".join(message.splitlines()), markup=False, soft_wrap=True)
     if remedy:
         console.print(f"  {remedy}", markup=False, soft_wrap=True)
 

@@ -133,7 +133,7 @@ def _sentence(place: Path, found: list[Any], *, plain: dict[Path, str], job_type
     if types == {"literal_error"} and isinstance(value, str):
         near = difflib.get_close_matches(value, re.findall(r"'([^']*)'", expected[0]), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-    return f"must be {' or '.join(dict.fromkeys(expected))}, got {_shown(value)}{hint}"
+    return f"must be {' or '.join(dict.fromkeys(expected))}, got {shown(value)}{hint}"
 
 
 def _number_hint(value: str, *, quoted: bool) -> str:
@@ -156,10 +156,10 @@ def _about_value(error: Any, place: Path) -> str:
     if kind == "string_too_long":
         return f"must have at most {context['max_length']} characters, got {len(value)}"
     if kind == "string_pattern_mismatch":
-        return f"{_PATTERNS.get('.'.join(place), 'must match ' + context['pattern'])}, got {_shown(value)}"
+        return f"{_PATTERNS.get('.'.join(place), 'must match ' + context['pattern'])}, got {shown(value)}"
     if kind == "value_error":
         return redact(str(context["error"]))
-    return f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {_shown(value)}"
+    return f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {shown(value)}"
 
 
 def _unknown(place: Path, job_type: type[Job] | None) -> str:
@@ -204,7 +204,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """`value` as it may stand in a message: short, and without credentials."""
     if isinstance(value, dict):
         return "a map of keys"
@@ -219,4 +219,4 @@ def _shown(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else _shown(value)
+    return f"{value:g}" if isinstance(value, float) else shown(value)

@@ -98,7 +98,10 @@ class _Draft:
                 whole = ".".join(place[:depth])
                 self.faults.append(
                     Fault(
-                        place, 0, label, f"{whole} has the value {inner!r}, which has no keys; set {whole} as a whole"
+                        place,
+                        0,
+                        label,
+                        f"{whole} has the value {sentences.shown(inner)}, which has no keys; set {whole} as a whole",
                     )
                 )
                 return
