@@ -9,13 +9,13 @@ def tiny_config(*, scale: float, vocab_size: int = 512) -> ReplicaConfig:
     """`scale`: what makes the autoencoder's latents of unit spread; known once it is trained."""
     return ReplicaConfig(
         vae=VaeConfig(
-            base_width=8,
-            multipliers=(1, 2, 3, 4, 8, 12),
+            base_width=16,
+            multipliers=(1, 1, 2, 4, 4),
             residual_blocks=1,
             z_channels=16,
             latent_channels=16,
-            norm_groups=4,
-            encoder_attention_levels=(5,),
+            norm_groups=8,
+            encoder_attention_levels=(4,),
             scale=scale,
         ),
         mar=MarConfig(
@@ -28,7 +28,7 @@ def tiny_config(*, scale: float, vocab_size: int = 512) -> ReplicaConfig:
             decoder_heads=4,
             decoder_mlp=384,
             buffer_tokens=4,
-            grid=2,
+            grid=4,
             head_width=176,
             head_depth=3,
         ),

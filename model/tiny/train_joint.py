@@ -27,7 +27,7 @@ class JointRecipe:
     generation_rows: int = 96
     edit_rows: int = 48
     caption_rows: int = 32
-    noisings: int = 2
+    noisings: int = 4
     peak_rate: float = 1.5e-3
     warmup_steps: int = 200
     # The rate falls to nothing over this last share of the steps.

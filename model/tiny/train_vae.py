@@ -1,4 +1,4 @@
-"""First stage of training: the KL autoencoder, on crowded pictures."""
+"""First stage of training: the KL autoencoder, on quadrants (a quarter of the cost) and then on whole pictures."""
 
 from __future__ import annotations
 
@@ -20,20 +20,28 @@ from model.tiny.samplers import crowded_scene
 from model.tiny.scene import render
 from model.vae import Vae
 
+_WARMUP_STEPS = 100
+
 
 @dataclass(frozen=True)
 class VaeRecipe:
     """Steps and weights of the autoencoder's training."""
 
-    steps: int = 3000
-    rows: int = 32
-    bank_pictures: int = 4000
-    peak_rate: float = 3e-3
+    quadrant_steps: int = 4000
+    quadrant_rows: int = 64
+    picture_steps: int = 2000
+    picture_rows: int = 32
+    bank_pictures: int = 6000
+    peak_rate: float = 2e-3
     # On the sum over a picture's latents. Too strong a pull in the beginning collapses them, so it comes in late.
     kl_weight: float = 5e-6
     kl_weight_start: float = 1e-6
     kl_start_share: float = 0.25
     seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.quadrant_steps + self.picture_steps
 
 
 def to_unit(pictures: np.ndarray) -> Tensor:
@@ -47,11 +55,12 @@ def picture_bank(*, pictures: int, seed: int) -> np.ndarray:
     return np.stack([render(crowded_scene(rng, things=rng.choice((1, 2, 3, 4, 4)))) for _ in range(pictures)])
 
 
-def learning_rate(step: int, *, steps: int, peak: float, warmup: int = 100) -> float:
-    """Linear warm-up, then a cosine down to 3 % of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+def learning_rate(step: int, recipe: VaeRecipe) -> float:
+    """Each kind of picture has a linear warm-up, then a cosine down to 3 % of the peak, the second kind from half."""
+    second = step >= recipe.quadrant_steps
+    place, steps = (step - recipe.quadrant_steps, recipe.picture_steps) if second else (step, recipe.quadrant_steps)
+    falling = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * place / max(1, steps)))
+    return recipe.peak_rate * (0.5 if second else 1.0) * falling * min(1.0, (place + 1) / _WARMUP_STEPS)
 
 
 def vae_loss(vae: Vae, pixels: Tensor, noise: Tensor, *, kl_weight: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,9 +73,17 @@ def vae_loss(vae: Vae, pixels: Tensor, noise: Tensor, *, kl_weight: float) -> tu
     return error + (out - pixels).square().mean() + kl_weight * kl, error.detach(), kl.detach()
 
 
-def train_vae(
-    config: VaeConfig, *, recipe: VaeRecipe, state: Path, device: str, report: Callable[[str], None]
-) -> Vae:
+def _batch(bank: np.ndarray, rng: np.random.Generator, *, step: int, recipe: VaeRecipe) -> Tensor:
+    if step >= recipe.quadrant_steps:
+        return to_unit(bank[rng.integers(0, len(bank), recipe.picture_rows)])
+    half = bank.shape[1] // 2
+    quadrants = bank.reshape(len(bank), 2, half, 2, half, 3)
+    rows = rng.integers(0, len(bank), recipe.quadrant_rows)
+    down, right = rng.integers(0, 2, (2, recipe.quadrant_rows))
+    return to_unit(quadrants[rows, down, :, right])
+
+
+def train_vae(config: VaeConfig, *, recipe: VaeRecipe, state: Path, device: str, report: Callable[[str], None]) -> Vae:
     """Train or resume from `state`; returns the moving average."""
     torch.manual_seed(recipe.seed)
     vae = Vae(config).to(device)
@@ -85,16 +102,18 @@ def train_vae(
     for step in range(first, recipe.steps):
         # Each step owns its randomness, so a resumed run goes the way an unbroken one would.
         rng = np.random.default_rng((recipe.seed, step))
-        pixels = to_unit(bank[rng.integers(0, len(bank), recipe.rows)]).to(device)
+        pixels = _batch(bank, rng, step=step, recipe=recipe).to(device)
         grid = pixels.shape[-1] // config.stride
         noise = rng.standard_normal((len(pixels), config.latent_channels, grid, grid), dtype=np.float32)
         late = step >= recipe.kl_start_share * recipe.steps
         weight = recipe.kl_weight if late else recipe.kl_weight_start
+        # A quadrant has a quarter of a picture's latents, which must weigh as much.
+        share = (bank.shape[1] / pixels.shape[-1]) ** 2
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps=recipe.steps, peak=recipe.peak_rate)
+            group["lr"] = learning_rate(step, recipe)
         optimiser.zero_grad(set_to_none=True)
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention's backward pass is slow on a CPU
-            loss, error, kl = vae_loss(vae, pixels, torch.from_numpy(noise).to(device), kl_weight=weight)
+            loss, error, kl = vae_loss(vae, pixels, torch.from_numpy(noise).to(device), kl_weight=weight * share)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()

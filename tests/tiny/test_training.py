@@ -23,7 +23,7 @@ from model.tiny.train_vae import VaeRecipe
 from model.tiny.vocabulary import vocabulary_size, write_vocabulary
 from model.unipic import UniPic
 
-_SHORT_VAE = VaeRecipe(steps=2, rows=2, bank_pictures=4)
+_SHORT_VAE = VaeRecipe(quadrant_steps=1, quadrant_rows=2, picture_steps=1, picture_rows=2, bank_pictures=4)
 _SHORT_JOINT = JointRecipe(
     steps=2, generation_rows=3, edit_rows=2, caption_rows=2, warmup_steps=1, edits_per_kind=3, scenes_per_task=3
 )
@@ -67,10 +67,10 @@ def test_any_other_text_still_goes_through_the_tokenizer_and_back(writer: Prompt
 def test_training_reads_prompts_as_sampling_does(writer: PromptWriter) -> None:
     model = _model().eval()
     prompts = [writer.generate("a photo of a ring"), writer.generate("a photo of a red heart and a blue star")]
-    positions = model.mar.positions(2)
-    visible = torch.tensor([[1, 3], [0, 2]])
+    positions = model.mar.positions(4)
+    visible = torch.tensor([[1, 13], [0, 2]])
     with torch.no_grad():
-        x, z = model.see(torch.randn(2, 4, 16), positions, visible=visible)
+        x, z = model.see(torch.randn(2, 16, 16), positions, visible=visible)
         embeddings, lengths = model.embed_prompts(prompts)
         cache, _ = model.llm.read_prompts(embeddings, lengths)
         torch.testing.assert_close(
@@ -95,7 +95,7 @@ def test_a_head_that_knows_the_noise_has_next_to_no_loss() -> None:
 def test_batches_pair_every_answer_with_its_picture_and_show_nothing_held_out(writer: PromptWriter) -> None:
     pool = build_pool(edits_per_kind=20, scenes_per_task=20, seed=0)
     assert not any(held_out_in(scene) for scene in pool.scenes)
-    marks = torch.arange(len(pool.scenes)).float()[:, None, None].expand(-1, 4, 16)
+    marks = torch.arange(len(pool.scenes)).float()[:, None, None].expand(-1, 16, 16)
     batches = Batches(pool, marks, writer, device="cpu")
     answers, pictures = batches.captions(random.Random(1), 40)
     for ids, length, picture in zip(answers.ids, answers.lengths, pictures, strict=True):
@@ -132,7 +132,7 @@ def test_one_command_ends_in_a_sound_checkpoint_that_runs_all_three_tasks(traine
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(writer: PromptWriter, tmp_path: Path) -> None:
     pool = build_pool(edits_per_kind=3, scenes_per_task=3, seed=0)
     torch.manual_seed(0)
-    batches = Batches(pool, torch.randn(len(pool.scenes), 4, 16), writer, device="cpu")
+    batches = Batches(pool, torch.randn(len(pool.scenes), 16, 16), writer, device="cpu")
 
     def stop(model: UniPic, step: int) -> None:
         if step == 1:
