@@ -62,33 +62,43 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
         resized=facts.pop("resized", False),
         facts=_facts(facts, time.monotonic() - started),
     )
-    return _commit_retry(receipt, context) if unit.retry else _commit(receipt, context)
+    return _commit_retry(unit, receipt, context) if unit.retry else _commit(unit, receipt, context)
 
 
-def _commit(receipt: Receipt, context: RunContext) -> Receipt:
+def _commit(unit: Unit, receipt: Receipt, context: RunContext) -> Receipt:
     """Put the receipt where it makes the unit done, unless it is done already."""
     uri = join(context.job.output.uri, receipt_path(receipt.unit))
     crash_point("finish.before_receipt")
     ours = context.storage.put_if_absent(uri, receipt.to_json().encode())
     crash_point("finish.after_receipt")
-    return receipt if ours else Receipt.from_json(context.storage.read(uri))
+    if not ours:
+        return Receipt.from_json(context.storage.read(uri))
+    _clear(unit, receipt, context)
+    return receipt
 
 
-def _commit_retry(receipt: Receipt, context: RunContext) -> Receipt:
+def _commit_retry(unit: Unit, receipt: Receipt, context: RunContext) -> Receipt:
     """Fold rows that went well this time into the unit's receipt; the rest stands in the new rejected part."""
-    output = context.job.output.uri
-    uri = join(output, receipt_path(receipt.unit))
-    before = Receipt.from_json(context.storage.read(uri))
-    if before.retry >= receipt.retry:
-        return before  # this very try was committed already
-    kept = tuple(part for part in before.parts if part.path.startswith("data/"))
-    resized = before.resized or receipt.resized
-    merged = replace(receipt, ok=before.ok + receipt.ok, parts=(*kept, *receipt.parts), resized=resized)
-    context.storage.write(uri, merged.to_json().encode())
-    for part in before.parts:
-        if part not in kept:
-            context.storage.delete(join(output, part.path))
-    return merged
+    uri = join(context.job.output.uri, receipt_path(receipt.unit))
+    stands = Receipt.from_json(context.storage.read(uri))
+    if stands.retry < receipt.retry:
+        kept = tuple(part for part in stands.parts if part.path.startswith("data/"))
+        resized = stands.resized or receipt.resized
+        stands = replace(receipt, ok=stands.ok + receipt.ok, parts=(*kept, *receipt.parts), resized=resized)
+        crash_point("finish.before_receipt")
+        context.storage.write(uri, stands.to_json().encode())
+        crash_point("finish.after_receipt")
+    _clear(unit, stands, context)  # also where this very try was committed before: it may have ended right there
+    return stands
+
+
+def _clear(unit: Unit, receipt: Receipt, context: RunContext) -> None:
+    """Delete what earlier tries wrote and the receipt does not name: rows that failed then, or went well then."""
+    names = {part.path for part in receipt.parts}
+    earlier = [f"rejected/{part_name(replace(unit, retry=retry))}" for retry in range(unit.retry + 1)]
+    for path in (f"data/{part_name(unit)}", *earlier):
+        if path not in names:
+            context.storage.delete(join(context.job.output.uri, path))
 
 
 def _facts(facts: dict[str, Any], finish_s: float) -> dict[str, Any]:

@@ -204,6 +204,8 @@ def cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]
 
 
 def _connected(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]:
+    # A thread of Ray Data's that outlives its cluster would otherwise start a new one.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     import ray
 
     already = ray.is_initialized()

@@ -220,6 +220,29 @@ class Ledger:
                 file = by_name[receipt.file]
                 yield receipt, Unit(file, receipt.first_row, receipt.rows, tuple(rows), receipt.retry + 1)
 
+    def sweep(self) -> int:
+        """Delete what a unit's earlier tries left behind because the process that committed it died right then.
+
+        Returns:
+            How many parts there were.
+        """
+        swept = 0
+        done = self.done()
+        for folder in ("rejected", "data"):
+            for one in self.storage.list(join(self.output_uri, folder), suffix=".parquet"):
+                name = one.uri.rsplit("/", 1)[1]
+                unit, _, retry = name.removeprefix("part-").removesuffix(".parquet").partition(".retry")
+                if unit not in done or (
+                    folder == "data" and not retry
+                ):  # a first try's data is as good as always named
+                    continue
+                receipt = self._receipt(unit)
+                # A part of a later try than the receipt's is another run's, at work now.
+                if int(retry or 0) <= receipt.retry and f"{folder}/{name}" not in {part.path for part in receipt.parts}:
+                    self.storage.delete(one.uri)
+                    swept += 1
+        return swept
+
     def _store_listing(self, manifest: Manifest) -> Manifest:
         if manifest.listing is None:
             return manifest

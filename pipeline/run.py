@@ -60,6 +60,7 @@ def run(
     on_progress(Progress("planning"))
     context, manifest, ledger = preflight(job, Storage(job.storage))
     record, manifest = ledger.open(job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
+    ledger.sweep()
     driver = Driver(context, manifest, ledger, record.rows_per_unit, on_progress, stop or threading.Event())
     if retry_rejected:
         driver.take_back(list(ledger.retries(manifest.files)))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # before anything imports Ray
 
 pytest_plugins = ["tests.servers"]
 

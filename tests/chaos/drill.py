@@ -75,11 +75,8 @@ def _restart_until_done(world: World, plan: Schedule, verdict: Verdict, *, retry
             world.crash_rate = world.storage_rate = 0.0
         name = f"{plan.seed}/{'retry' if retry else 'first'}/{number}"
         verdict.lives += 1
-        if plan.company and not retry:
-            done = _two_at_once(world, name)
-        else:
-            done = live(world, name, retry=retry)
-        if done:
+        two = plan.company and not retry
+        if _two_at_once(world, name) if two else live(world, name, retry=retry):
             return
         verdict.broken += _visible_too_early(world.job, retry=retry)
     verdict.broken.append("a life without faults did not end in peace")

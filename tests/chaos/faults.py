@@ -64,7 +64,7 @@ class Fates:
         return dies
 
     def request(self, verb: str, uri: str, kinds: tuple[str, ...]) -> str:
-        """"" or which of `kinds` befalls this request."""
+        """Which of `kinds` befalls this request, or the empty word."""
         wrong, which = self.draw(f"{verb} {RANDOM_NAMES.sub('*', uri)}")
         if wrong >= self.storage_rate:
             return ""

@@ -15,10 +15,8 @@ from pipeline import parquet_rows
 from pipeline.errors import StorageUnavailable, UniPicError
 from pipeline.finish import finish
 from pipeline.job import Job
-from pipeline.ledger import Ledger
 from pipeline.manifest import units
 from pipeline.prepare import prepare
-from pipeline.records import Unit
 from pipeline.replica import Replica
 from pipeline.run import preflight
 from pipeline.supervisor import Supervisor
@@ -64,6 +62,7 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
     context, manifest, ledger = preflight(world.job, storage)
     context.__dict__["storage"] = storage
     record, manifest = ledger.open(world.job, manifest, context.checkpoint_digest)
+    ledger.sweep()
     done = ledger.done()
     left = [unit for unit in units(manifest, record.rows_per_unit) if unit.id not in done]
     if retry:
