@@ -232,9 +232,7 @@ class Ledger:
             for one in self.storage.list(join(self.output_uri, folder), suffix=".parquet"):
                 name = one.uri.rsplit("/", 1)[1]
                 unit, _, retry = name.removeprefix("part-").removesuffix(".parquet").partition(".retry")
-                if unit not in done or (
-                    folder == "data" and not retry
-                ):  # a first try's data is as good as always named
+                if unit not in done or (folder == "data" and not retry):  # a first try's data is never superseded
                     continue
                 receipt = self._receipt(unit)
                 # A part of a later try than the receipt's is another run's, at work now.
