@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def rclone_s3(folder: Path) -> Iterator[S3Server]:
     """`rclone serve s3` over `folder`, whose sub-folders are the buckets. It ignores conditional headers."""
     program = Path(sys.executable).parent / "rclone"
     server = subprocess.Popen(
-        [*f"{program} serve s3 -v --dir-cache-time 0 --auth-key {KEY},{SECRET} --addr 127.0.0.1:0".split(), folder],
+        [*f"{program} serve s3 -v --auth-key {KEY},{SECRET} --addr 127.0.0.1:0".split(), folder],
         env={**os.environ, "RCLONE_CONFIG": os.devnull},
         stderr=subprocess.PIPE,
         text=True,
@@ -71,7 +72,7 @@ def rclone_s3(folder: Path) -> Iterator[S3Server]:
         known.wait(READY_S)
         if not endpoint:
             raise RuntimeError(f"rclone did not say where it listens: {''.join(said)}")
-        yield S3Server(endpoint[0], lambda name: (folder / name).mkdir())
+        yield S3Server(endpoint[0], partial(_make_bucket, endpoint[0]))
     finally:
         server.terminate()
         try:
@@ -92,22 +93,24 @@ def moto_s3() -> Iterator[S3Server]:
     host, port = server.get_host_and_port()
     endpoint_url = f"http://{host}:{port}"
 
-    def make_bucket(name: str) -> None:
-        from botocore.session import Session
-
-        client = Session().create_client(
-            "s3",
-            endpoint_url=endpoint_url,
-            region_name="us-east-1",
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
-        )
-        client.create_bucket(Bucket=name)
-
     try:
-        yield S3Server(endpoint_url, make_bucket)
+        yield S3Server(endpoint_url, partial(_make_bucket, endpoint_url))
     finally:
         server.stop()
+
+
+def _make_bucket(endpoint_url: str, name: str) -> None:
+    """Through the server itself: rclone keeps what it knows of its folders for minutes."""
+    from botocore.session import Session
+
+    client = Session().create_client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+    )
+    client.create_bucket(Bucket=name)
 
 
 @pytest.fixture(scope="session")
