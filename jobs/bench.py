@@ -33,7 +33,7 @@ def pipeline(
     rows: Annotated[int, typer.Option(min=16, help="Pictures in the efficiency run.")] = 512,
     rows_per_unit: Annotated[int, typer.Option(min=1)] = 32,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    units: Annotated[list[int] | None, typer.Option(help="Unit counts to measure overhead and memory at.")] = None,
+    units: Annotated[int, typer.Option(min=100, help="Units driven through a replica that does nothing.")] = 10_000,
     image_size: ImageSize = 64,
     iterations: Iterations = 8,
     diffusion_steps: Steps = 20,
@@ -46,7 +46,7 @@ def pipeline(
 
     \b
     Example:
-      unipic bench pipeline --units 1000 --units 10000
+      unipic bench pipeline --units 1000
     """
     from pipeline.bench import efficiency, overhead
     from pipeline.job import ImageParams
@@ -60,8 +60,7 @@ def pipeline(
             batch_size=batch_size,
             params=params,
         )
-    counts = units or [1_000, 10_000]
-    costs = [overhead(count=counts[0], layout="fused"), *(overhead(count=number) for number in counts)]
+    costs = [overhead(count=units // 10, layout="fused"), overhead(count=units)]
     if json:
         typer.echo(as_json({"efficiency": whole, "ratio": whole.ratio, "overhead": costs}))
         return

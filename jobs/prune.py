@@ -23,8 +23,11 @@ def prune_job(job: JobFile, overrides: Set = None) -> None:
 
     from pipeline.ledger import Ledger
     from pipeline.storage import Storage
+    from pipeline.weights import describe
 
-    ledger = Ledger(resolved.output.uri, Storage(resolved.storage))
+    storage = Storage(resolved.storage)
+    ledger = Ledger(resolved.output.uri, storage)
+    ledger.check_owner(resolved, describe(resolved.model.checkpoint, storage).digest)
     gone = ledger.prune(ledger.discover(resolved))
     for file in gone:
         typer.echo(f"{file.name}: outputs of {count(file.rows, 'row')} removed")

@@ -14,6 +14,9 @@ from jobs.options import Anonymous, EndpointUrl, OutputUri, Region, RowName, sto
 def replay_row(
     output: OutputUri,
     row: RowName,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compare with this file instead of what the output holds.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the row made again to this file.")] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
@@ -29,7 +32,9 @@ def replay_row(
     """
     from pipeline.replay import replay
 
-    found = replay(output, row, storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous))
+    other = against.read_bytes() if against is not None else None
+    storage = storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    found = replay(output, row, storage, against=other)
     if save is not None:
         save.write_bytes(found.after)
         typer.echo(f"written to {save}")

@@ -56,7 +56,7 @@ def run_job(
 
     resolved = load_job(job, overrides or ())
 
-    from pipeline.errors import ManifestError
+    from pipeline.errors import EmptyManifest
     from pipeline.run import run
 
     stop = threading.Event()
@@ -76,11 +76,9 @@ def run_job(
                 retry_rejected=retry_rejected,
                 redo_changed=redo_changed,
             )
-        except ManifestError as error:
-            if " is empty" not in error.message:
-                raise
+        except EmptyManifest as error:
             if not allow_empty:
-                raise ManifestError(error.message, remedy="With --allow-empty that is fine.") from error
+                raise EmptyManifest(error.message, remedy="With --allow-empty that is fine.") from error
             display.say(f"nothing to do: {error.message}")
             raise typer.Exit(DONE) from None
         except KeyboardInterrupt:

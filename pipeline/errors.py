@@ -4,6 +4,7 @@
     ├── JobError                 refused as it stands: mend the job, then run again   (exit 1)
     │   ├── SpecError            the job file
     │   ├── ManifestError        the manifest: missing, unreadable, a column that is not there
+    │   │   └── EmptyManifest    it is there and has no rows
     │   ├── CheckpointError      the checkpoint: missing, wrong, altered
     │   └── OutputError          the output: not writable, or another job's
     ├── RowError                 one row is bad: it is rejected, its neighbours are delivered
@@ -78,6 +79,10 @@ class SpecError(JobError):
 
 class ManifestError(JobError):
     """The manifest cannot be read or lacks what the task needs."""
+
+
+class EmptyManifest(ManifestError):
+    """The manifest is there and has no rows."""
 
 
 class CheckpointError(JobError):

@@ -16,7 +16,7 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline import parquet_rows, picture_folder, text_manifests
-from pipeline.errors import ManifestError, ObjectMissing, StorageError
+from pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError
 from pipeline.job import EditParams, Input, Job
 from pipeline.records import ManifestFile, Unit
 from pipeline.storage import FileInfo, Storage, is_s3, local_path, relative, split_pattern
@@ -33,10 +33,6 @@ FORMATS = {
 }
 OnProgress = Callable[[int, int], None]
 """Called with (files looked at, files in all)."""
-
-
-class EmptyManifest(ManifestError):
-    """The manifest is there and has no rows."""
 
 
 @dataclass(frozen=True)

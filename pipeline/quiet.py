@@ -19,10 +19,10 @@ NATIVE_LINE = re.compile(
 @contextmanager
 def quiet_native_stderr() -> Iterator[None]:
     """Drop such lines while the body runs; the rest passes, and Python's own stderr stays a terminal if it was one."""
-    if sys.stderr is not sys.__stderr__ or sys.__stderr__ is None:
+    if sys.__stderr__ is None or sys.stderr is not sys.__stderr__:
         yield  # somebody (a test runner) has replaced stderr already
         return
-    sys.stderr.flush()
+    sys.__stderr__.flush()
     real = os.dup(2)
     read_end, write_end = os.pipe()
     os.dup2(write_end, 2)

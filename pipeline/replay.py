@@ -7,7 +7,8 @@ unit's receipt describes it: then the digests must be equal on the same kind of 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,10 @@ from pipeline.parts import data_rows
 from pipeline.prepare import prepare
 from pipeline.records import Receipt, Unit
 from pipeline.replica import MakeEngine, Replica, UniPicEngine
-from pipeline.storage import Storage
+from pipeline.storage import Storage, join
 from pipeline.supervisor import LocalDoor
 from pipeline.trace import Found, find
+from pipeline.verify import Problem
 from pipeline.weights import describe
 
 
@@ -75,6 +77,32 @@ def replay(
     found = find(output_uri, row, storage)
     replayer = Replayer(output_uri, storage, make_engine=make_engine)
     return replayer.replay(found, against=against)
+
+
+def replay_sample(
+    output_uri: str, rows: int, storage: Storage, *, make_engine: MakeEngine = UniPicEngine
+) -> Iterator[Problem]:
+    """Make `rows` randomly chosen rows again; a problem for each that comes out otherwise than promised."""
+    if not rows:
+        return
+    replayer = Replayer(output_uri, storage, make_engine=make_engine)
+    for found in _random_rows(output_uri, rows, storage):
+        again = replayer.replay(found)
+        close = not again.exact and again.max_difference is not None and again.max_difference <= 1
+        if not again.identical and not close:
+            by = "" if again.max_difference is None else f", by up to {again.max_difference} of 255"
+            row = found.row["lineage"]["source_row"]
+            yield Problem("differs when replayed", found.part, f"row {row} comes out otherwise{by}")
+
+
+def _random_rows(output_uri: str, rows: int, storage: Storage) -> Iterator[Found]:
+    """Rows of randomly chosen parts: reading a few parts is enough, however many there are."""
+    parts = list(storage.list(join(output_uri, "data"), suffix=".parquet"))
+    chance = random.SystemRandom()
+    for part in (chance.choice(parts) for _ in range(rows if parts else 0)):
+        lineages = pq.read_table(storage.open(part.uri), columns=["lineage"]).column("lineage")
+        at = chance.randrange(len(lineages))
+        yield Found(output_uri, part.uri, at, {"lineage": lineages[at].as_py()})
 
 
 class Replayer:

@@ -36,7 +36,7 @@ def time_limit(unit: Unit, rows: tuple[int, int], context: RunContext) -> Iterat
 
 @contextlib.contextmanager
 def _backstop(after_s: float) -> Iterator[None]:
-    faulthandler.dump_traceback_later(after_s, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(after_s, exit=True, file=2)  # the descriptor itself: sys.stderr may be replaced
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import JobError, OutputError
 from pipeline.job import Job
 from pipeline.lineage import sha256
-from pipeline.replay import replay
+from pipeline.replay import replay, replay_sample
 from pipeline.storage import Storage
 from pipeline.trace import trace
 from pipeline.verify import repair, verify
@@ -165,3 +165,10 @@ def test_an_ambiguous_row_asks_which_and_an_unknown_one_says_how_rows_are_named(
     assert trace(job.output.uri, "a.parquet:1#0", storage)[0].lineage["source_row"] == 1
     with pytest.raises(JobError, match=r"no row of .* is called 'zz'"):
         trace(job.output.uri, "zz", storage)
+
+
+def test_a_random_sample_of_rows_is_replayed_and_a_drifted_engine_is_named(job: Job) -> None:
+    storage = Storage(job.storage)
+    assert list(replay_sample(job.output.uri, 5, storage, make_engine=FakeEngine)) == []
+    problems = list(replay_sample(job.output.uri, 5, storage, make_engine=DriftedEngine))
+    assert len(problems) == 5 and "comes out otherwise, by up to 1 of 255" in problems[0].message
