@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check drills bench schema setup clean
+.PHONY: help demo test check drills chaos bench schema setup clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -32,6 +32,12 @@ check: $(READY)  ## lint, format, types
 
 drills: $(READY)  ## the tests that take minutes: killed workers, lost nodes, long runs
 	$(BIN)/python -m pytest -m slow
+
+RUNS ?= 200
+REAL ?= 25
+SEED ?= 1
+chaos: $(READY)  ## seeded faults until done, RUNS=200 without Ray, REAL=25 with it, from SEED=1 on
+	$(BIN)/python -m tests.chaos.command --runs $(RUNS) --real $(REAL) --seed $(SEED)
 
 bench: $(READY)  ## speed of the pipeline, of planning and of one replica
 	$(BIN)/unipic bench pipeline

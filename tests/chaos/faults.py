@@ -40,11 +40,14 @@ class Fates:
 
     Args:
         tally: counts each fault by its kind; shared by all lives of a drill.
+        root: the drill's folder, which is another each time and decides nothing.
         crash_rate, storage_rate: share of passings, and of requests, that go wrong.
     """
 
-    def __init__(self, name: str, tally: Counter[str], *, crash_rate: float, storage_rate: float) -> None:
-        self.name, self.tally = name, tally
+    def __init__(
+        self, name: str, tally: Counter[str], *, crash_rate: float, storage_rate: float, root: str = ""
+    ) -> None:
+        self.name, self.tally, self.root = name, tally, root
         self.crash_rate, self.storage_rate = crash_rate, storage_rate
         self._before: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -65,7 +68,7 @@ class Fates:
 
     def request(self, verb: str, uri: str, kinds: tuple[str, ...]) -> str:
         """Which of `kinds` befalls this request, or the empty word."""
-        wrong, which = self.draw(f"{verb} {RANDOM_NAMES.sub('*', uri)}")
+        wrong, which = self.draw(f"{verb} {RANDOM_NAMES.sub('*', uri.removeprefix(self.root))}")
         if wrong >= self.storage_rate:
             return ""
         kind = kinds[int(which * len(kinds))]

@@ -5,6 +5,7 @@ Two lives at once take turns: only the thread that holds the turn runs, and hand
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections import Counter
@@ -45,7 +46,8 @@ class World:
     interrupted: int = 0
 
     def fates(self, name: str) -> Fates:
-        return Fates(name, self.tally, crash_rate=self.crash_rate, storage_rate=self.storage_rate)
+        root = os.path.dirname(self.job.output.uri)
+        return Fates(name, self.tally, crash_rate=self.crash_rate, storage_rate=self.storage_rate, root=root)
 
 
 def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover = lambda: None) -> Iterator[str]:

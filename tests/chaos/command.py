@@ -1,0 +1,112 @@
+"""`make chaos RUNS=200 SEED=1 REAL=25`: drills in numbers, and the table of what came of them.
+
+`--runs` drills without Ray begin at `--seed`; `--real` more with Ray, kill -9 and a real S3 server begin at the same.
+Exit 1 where a promise broke; each broken drill is printed with the command that repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.drill import Verdict, drill
+from tests.chaos.real import real_drill
+from tests.servers import ENV, rclone_s3
+
+SAY_EVERY_S = 10.0
+
+
+@dataclass
+class Total:
+    """What all drills of one sort came to."""
+
+    name: str
+    repeat: str
+    runs: int = 0
+    lives: int = 0
+    rows: int = 0
+    rows_lost: int = 0
+    rows_doubled: int = 0
+    parts_that_differ: int = 0
+    rows_redone: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    broken: list[int] = field(default_factory=list)
+
+    def add(self, verdict: Verdict) -> None:
+        self.runs += 1
+        self.faults.update(verdict.faults)
+        for name in ("lives", "rows", "rows_lost", "rows_doubled", "parts_that_differ", "rows_redone"):
+            setattr(self, name, getattr(self, name) + getattr(verdict, name))
+        if not verdict.ok:
+            self.broken.append(verdict.seed)
+            print(f"BROKEN, repeat with: make chaos {self.repeat.format(seed=verdict.seed)}")
+            for line in verdict.broken[:20]:
+                print(f"    {line}")
+
+    def table(self) -> str:
+        numbers = [
+            ("runs", self.runs),
+            ("starts", self.lives),
+            ("faults", self.faults.total()),
+            ("rows", self.rows),
+            ("rows lost", self.rows_lost),
+            ("rows doubled", self.rows_doubled),
+            ("parts that differ", self.parts_that_differ),
+            ("rows redone", self.rows_redone),
+            ("broken drills", len(self.broken)),
+        ]
+        faults = [(f"  {kind}", times) for kind, times in sorted(self.faults.items())]
+        lines = [f"{name:<48}{number:>10,}" for name, number in [*numbers, *faults]]
+        return "\n".join([self.name, *lines, ""])
+
+
+def each(total: Total, count: int, seed: int, one: Callable[[int, Path], Verdict]) -> Total:
+    """Run `count` drills from `seed` on, telling how it goes."""
+    said_at = time.monotonic()
+    for at in range(seed, seed + count):
+        with tempfile.TemporaryDirectory(prefix="chaos") as folder:
+            try:
+                verdict = one(at, Path(folder))
+            except Exception:  # a drill that breaks is a finding like another, and the others go on
+                verdict = Verdict(at, broken=[traceback.format_exc()])
+        total.add(verdict)
+        if time.monotonic() - said_at > SAY_EVERY_S or total.runs == count:
+            said_at = time.monotonic()
+            faults = total.faults.total()
+            print(
+                f"{total.name}: {total.runs} of {count} runs, {faults} faults, {len(total.broken)} broken", flush=True
+            )
+    return total
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Seeded faults, restarts until done, and what is held afterwards.")
+    parser.add_argument("--runs", type=int, default=200, help="drills without Ray")
+    parser.add_argument("--real", type=int, default=0, help="drills with Ray, kill -9 and a real S3 server")
+    parser.add_argument("--seed", type=int, default=1, help="of the first drill")
+    asked = parser.parse_args(arguments)
+    os.environ.update({**ENV, "RAY_AUTH_MODE": "disabled"})
+    totals = []
+    if asked.runs:
+        here = Total("without Ray", "RUNS=1 REAL=0 SEED={seed}")
+        totals.append(each(here, asked.runs, asked.seed, drill))
+    if asked.real:
+        with tempfile.TemporaryDirectory(prefix="s3") as folder, rclone_s3(Path(folder)) as server:
+            real = Total("real Ray, kill -9, S3", "RUNS=0 REAL=1 SEED={seed}")
+            totals.append(each(real, asked.real, asked.seed, lambda seed, root: real_drill(seed, root, server)))
+    print()
+    for total in totals:
+        print(total.table())
+    return 1 if any(total.broken for total in totals) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
