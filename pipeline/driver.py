@@ -92,6 +92,7 @@ class Driver:
     again: list[Unit] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fatal: Failure | None = None
+    blocked: str = ""
     why: str = ""
     over_limit: bool = False
     vitals: Vitals | None = None
@@ -189,6 +190,8 @@ class Driver:
             tries = self.tries[unit.id] = self.tries.get(unit.id, 0) + 1
             if outcome.failure.retryable and tries < UNIT_TRIES:
                 self.again.append(unit)
+            elif outcome.failure.storage:
+                self.blocked = self.blocked or outcome.failure.message
             else:
                 self.fatal = self.fatal or outcome.failure
 
@@ -202,8 +205,8 @@ class Driver:
     def _reason_to_stop(self) -> str:
         if self.stop.is_set():
             return "asked to stop"
-        if self.fatal is not None:
-            return self.fatal.message
+        if self.fatal is not None or self.blocked:
+            return self.fatal.message if self.fatal is not None else self.blocked
         if self.rejected > self.allowed:
             self.over_limit = True
             return f"{self.rejected} rows rejected, limits.max_rejected allows {self.allowed} of {self.rows_total}"
@@ -212,7 +215,7 @@ class Driver:
         if self.vitals is not None and self.vitals.idle_s > self.job.limits.stall_s:
             return _stalled(self.vitals)
         if self.vitals is not None and self.vitals.loading >= self.job.compute.replicas.max + LOAD_DEATHS:
-            self.fatal = Failure("EngineError", LOAD_DEATH, "replica", retryable=False, details="")
+            self.fatal = Failure("EngineError", LOAD_DEATH, "replica")
             return LOAD_DEATH
         return ""
 

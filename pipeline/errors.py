@@ -13,9 +13,7 @@
     │   ├── AccessDenied
     │   ├── StorageFull
     │   └── StorageUnavailable   throttled, 5xx, reset, timed out                     (retryable)
-    ├── EngineError              a replica failed, whatever the row
-    │   └── OutOfMemory          a micro-batch was too large for the device
-    └── RunStopped               stopped before its end; the same command resumes     (exit 3)
+    └── EngineError              a replica failed, whatever the row
 
 Messages are whole sentences without credentials: every URI in them went through `redact`.
 """
@@ -132,15 +130,3 @@ class StorageUnavailable(StorageError):
 
 class EngineError(UniPicError):
     """A replica failed for a reason that is not one row's."""
-
-
-class OutOfMemory(EngineError):
-    """A micro-batch did not fit the device's memory; a smaller one may."""
-
-    retryable = True
-
-
-class RunStopped(UniPicError):
-    """The run ended early with nothing half-written; the same command goes on from there."""
-
-    retryable = True

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.context import RunContext
-from pipeline.errors import UniPicError
+from pipeline.errors import StorageError, UniPicError
 from pipeline.finish import finish
 from pipeline.prepare import prepare
 from pipeline.quiet import quiet_native_stderr
@@ -38,13 +38,21 @@ TRAVELLING = pa.schema([("unit", pa.string()), ("payload", pa.large_binary()), (
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit has no receipt: a `UniPicError` told across processes, or an error of ours."""
+    """Why a unit has no receipt: an exception told across processes.
+
+    Attributes:
+        retryable: the unit may be tried again in this run.
+        storage: bytes could not be read or written. Somebody mends that outside the job (new credentials, space), so
+            the run stops and can be resumed.
+        details: a traceback, where the message alone does not explain it.
+    """
 
     kind: str
     message: str
     stage: str
-    retryable: bool
-    details: str
+    retryable: bool = False
+    storage: bool = False
+    details: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,8 @@ def _stage(name: str, batch: pa.Table, work: Callable[[Unit, Any], pa.Buffer | N
             "kind": type(caught).__name__,
             "message": str(caught),
             "stage": name,
-            "retryable": caught.retryable if isinstance(caught, UniPicError) else False,
+            "retryable": isinstance(caught, UniPicError) and caught.retryable,
+            "storage": isinstance(caught, StorageError),
             "details": "" if ours and caught.__cause__ is None else traceback.format_exc(),
         }
         return _travel(unit.as_py(), None, json.dumps(failure))
@@ -235,5 +244,5 @@ def _configure(verbose: bool) -> None:
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
     if not verbose:
-        for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        for name in ("ray", "ray.data"):  # what concerns the user reaches the driver and is told in our words
+            logging.getLogger(name).setLevel(logging.CRITICAL)

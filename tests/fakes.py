@@ -86,6 +86,14 @@ class BrokenEngine(FakeEngine):
         raise OSError("the driver is gone")
 
 
+class BlockingEngine(FakeEngine):
+    """Puts a file where the data folder must be: no part can be written."""
+
+    def answer(self, rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+        Path(self.job.output.uri, "data").touch()
+        return super().answer(rows)
+
+
 def fake_checkpoint(folder: Path) -> Path:
     """A folder that planning takes for a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,16 @@ from pipeline.run import Progress, run
 from pipeline.status import status
 from pipeline.storage import Storage
 from pipeline.verify import verify
-from tests.fakes import BrokenEngine, FakeEngine, all_rows, make_job, part_bytes, receipts, write_prompts
+from tests.fakes import (
+    BlockingEngine,
+    BrokenEngine,
+    FakeEngine,
+    all_rows,
+    make_job,
+    part_bytes,
+    receipts,
+    write_prompts,
+)
 
 PROMPTS = [f"prompt {n}" for n in range(20)]
 
@@ -244,3 +253,19 @@ def test_a_second_run_at_once_says_that_it_found_company(tmp_path: Path) -> None
         run(job, make_engine=FakeEngine, on_progress=lambda progress: notes.extend(progress.notes))
     assert "another run of this job is at work here" in notes[0]
     assert list((tmp_path / "out" / "_unipic" / "running").iterdir()) == []
+
+
+def test_a_deadline_stops_the_run_and_the_next_one_finishes_it(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", PROMPTS)
+    result = run(make_job(tmp_path, limits__max_hours=1e-6), make_engine=FakeEngine)
+    assert result.outcome == "stopped" and "the deadline" in result.message
+    assert run(make_job(tmp_path), make_engine=FakeEngine).outcome == "done"
+
+
+def test_a_store_that_refuses_writes_in_mid_run_stops_it_resumable(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", PROMPTS)
+    job = make_job(tmp_path)
+    result = run(job, make_engine=BlockingEngine)
+    assert result.outcome == "stopped" and str(tmp_path / "out" / "data") in result.message
+    (tmp_path / "out" / "data").unlink()
+    assert run(job, make_engine=FakeEngine).outcome == "done"
