@@ -90,7 +90,6 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
             if unit.id not in supervisor.in_flight:
                 raise
             # It died on the device: the replica alone is gone, and another takes its place.
-            world.tally["a replica replaced"] += 1
             fates.crash_rate = 0.0  # a row that meets two deaths alone is taken for their cause, and rightly
             replica = Replica(context, supervisor, FakeEngine)
             left.insert(0, unit)

@@ -28,7 +28,7 @@ def test_whatever_befalls_a_job_it_ends_as_if_nothing_had(seed: int, tmp_path: P
 
 
 def test_a_real_run_with_its_replica_killed_and_its_store_failing_ends_as_if_nothing_had(
-    tmp_path: Path, rclone: S3Server, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rclone: S3Server
 ) -> None:
     verdict = real_drill(0, tmp_path, rclone)
     assert verdict.ok, verdict
