@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from enum import StrEnum
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,14 @@ from jobs.words import count, duration, rate
 if TYPE_CHECKING:
     from pipeline.run import Progress, Result
 
+
+class Changed(StrEnum):
+    """`redo` forgets their units and does them again."""
+
+    REFUSE = "refuse"
+    REDO = "redo"
+
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -30,9 +39,9 @@ def run_job(
     retry_rejected: Annotated[
         bool, typer.Option("--retry-rejected", help="Try rejected rows once more; what goes well joins the output.")
     ] = False,
-    redo_changed: Annotated[
-        bool, typer.Option("--redo-changed", help="Do manifest files again that changed under their name.")
-    ] = False,
+    changed: Annotated[
+        Changed, typer.Option(help="What to do about manifest files that changed under their name.")
+    ] = Changed.REFUSE,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="A manifest without rows is fine.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Ray's own messages, and tracebacks.")] = False,
 ) -> None:
@@ -74,7 +83,7 @@ def run_job(
                 stop=stop,
                 verbose=verbose,
                 retry_rejected=retry_rejected,
-                redo_changed=redo_changed,
+                redo_changed=changed is Changed.REDO,
             )
         except EmptyManifest as error:
             if not allow_empty:

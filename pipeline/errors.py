@@ -24,12 +24,18 @@ import re
 from typing import Any
 
 _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"]*)\?[^\s'\"]*", re.IGNORECASE)
+_WEB_OR_USERINFO = re.compile(r"https?://|[a-z][a-z0-9+.-]*://[^\s/]*@", re.IGNORECASE)
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
     """`text` with the query string and user:password of every URI in it removed (signed URLs are secrets)."""
     return _USERINFO.sub(r"\1", _QUERY.sub(r"\1", text))
+
+
+def redact_url(cell: str) -> str:
+    """A manifest cell as outputs may hold it: a web address loses what may be a signature, other text stays."""
+    return redact(cell) if _WEB_OR_USERINFO.match(cell) else cell
 
 
 class UniPicError(Exception):

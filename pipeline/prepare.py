@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.context import RunContext
 from pipeline.crashpoints import crash_point
-from pipeline.errors import RowError
+from pipeline.errors import RowError, redact_url
 from pipeline.images import PictureLimits, decode, facts_of, fetch
 from pipeline.job import CaptionParams, EditParams, ImageParams
 from pipeline.lineage import derive_seed, identity
@@ -80,7 +80,7 @@ def _record(unit: Unit, context: RunContext, roles: Mapping[str, str], rows: pa.
     job = context.job
     value = {role: rows.column(column)[at].as_py() for role, column in roles.items()}
     row = unit.first_row + at
-    record: dict[str, Any] = {"row": row, "id": None if value.get("id") is None else str(value["id"])}
+    record: dict[str, Any] = {"row": row, "id": None if value.get("id") is None else redact_url(str(value["id"]))}
     own_seed: int | None = None
     try:
         record["prompt"] = _prompt(value, job.params)
