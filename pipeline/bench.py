@@ -166,7 +166,7 @@ class _job:
         manifest = discover(self.job.input, storage)
         known = self.job.model.checkpoint != "none"
         digest = describe(self.job.model.checkpoint, storage).digest if known else "none"
-        context = RunContext(self.job, digest, tuple(manifest.schema.names))
+        context = RunContext(self.job, digest, manifest.columns)
         return context, list(units(manifest, self.job.rows_per_unit))
 
     def __exit__(self, *_: object) -> None:

@@ -30,7 +30,7 @@ class RunContext:
     Attributes:
         job: the resolved job.
         checkpoint_digest: of the whole checkpoint, as `digests.json` states it.
-        columns: the manifest's column names.
+        columns: the columns that every manifest file has.
     """
 
     job: Job

@@ -55,6 +55,11 @@ class Manifest:
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that every file has."""
+        return tuple(name for name in self.schema.names if all(name in other.names for _, other in self.others))
+
 
 def discover(
     source: Input, storage: Storage, *, listings: Sequence[str] = (), on_progress: OnProgress | None = None
@@ -131,7 +136,7 @@ def read_unit(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:
 def head(manifest: Manifest, n: int, storage: Storage) -> list[dict[str, object]]:
     """The first `n` rows, long text shortened and bytes counted, for people."""
     rows: list[dict[str, object]] = []
-    names = [name for name in manifest.schema.names if all(name in schema.names for _, schema in manifest.others)]
+    names = list(manifest.columns)
     for file in manifest.files:
         if len(rows) >= n:
             break

@@ -131,7 +131,7 @@ def _probe(
         left = next(iter(units(manifest, rows_per_unit)), None) if left is None else left
     if left is None or not left.file.uri:
         return None  # a folder of pictures nobody has listed yet has no file to read rows from
-    context = RunContext(job, info.digest, tuple(manifest.schema.names))
+    context = RunContext(job, info.digest, manifest.columns)
     started = time.monotonic()
     replica = Replica(context, LocalDoor(), make_engine)
     loaded = time.monotonic()

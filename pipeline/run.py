@@ -31,7 +31,7 @@ def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]
     storage.check_writable(job.output.uri)
     if "://" not in job.model.checkpoint:
         verify(info, storage)  # a remote one is checked as each machine fetches it
-    return RunContext(job, info.digest, tuple(manifest.schema.names)), manifest, ledger
+    return RunContext(job, info.digest, manifest.columns), manifest, ledger
 
 
 def run(

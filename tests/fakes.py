@@ -161,5 +161,5 @@ def first_unit(job: Job) -> tuple[Unit, RunContext]:
     manifest = discover(job.input, storage)
     from pipeline.manifest import units
 
-    context = RunContext(job, "checkpoint-digest", tuple(manifest.schema.names))
+    context = RunContext(job, "checkpoint-digest", manifest.columns)
     return next(iter(units(manifest, job.rows_per_unit))), context

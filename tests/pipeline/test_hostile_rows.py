@@ -86,3 +86,12 @@ def test_a_checkpoint_that_does_not_match_its_digests_is_refused_with_the_files_
     with pytest.raises(CheckpointError, match=r"weights\.bin does not match its digest"):
         run_here(job)
     assert part_bytes(job) == {}
+
+
+def test_files_with_columns_of_their_own_reject_rows_with_what_all_have(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", ""], extra=[1, 2])
+    write_prompts(tmp_path / "manifest" / "b.parquet", ["b", ""])
+    job = make_job(tmp_path)
+    run_here(job)
+    assert len(all_rows(job)) == 2
+    assert [sorted(row) for row in all_rows(job, "rejected")] == [["id", "prompt", "rejection"]] * 2
