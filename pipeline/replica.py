@@ -103,9 +103,15 @@ class UniPicEngine:
 
 
 def _device(job: Job) -> str:
-    if job.model.device != "auto":
-        return job.model.device
-    return "cuda" if job.compute.gpus_per_replica > 0 else "cpu"
+    """Raises EngineError where a GPU is asked for and this machine has none."""
+    import torch
+
+    wanted = job.model.device
+    device = ("cuda" if job.compute.gpus_per_replica > 0 else "cpu") if wanted == "auto" else wanted
+    if device == "cuda" and not torch.cuda.is_available():
+        remedy = "Set model.device: cpu and compute.gpus_per_replica: 0, or install a build of torch for its GPU."
+        raise EngineError(f"{socket.gethostname()} has no CUDA device that torch can use", remedy=remedy)
+    return device
 
 
 def _settings(job: Job) -> Any:
