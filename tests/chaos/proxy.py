@@ -127,7 +127,10 @@ class _Served:
             return web.Response(status=status, text=_error(code), content_type="application/xml")
         if fault == "connection reset":
             return _cut(request)
-        data = await request.read()
+        try:
+            data = await request.read()
+        except ConnectionError:  # the client was killed while it sent
+            return _cut(request)
         if fault == "upload cut short":
             await self._half_an_upload(request, data)
             return _cut(request)

@@ -195,7 +195,9 @@ def _deal(kind: str, life: Life, place: Place, frozen: list[psutil.Process], ver
         kind = "kill a replica"
     if kind in ("kill a replica", "kill a task", "freeze a worker", "a frozen worker outlives its run"):
         wanted = TASK if kind == "kill a task" else REPLICA
-        target = life.find(wanted) or life.find(IDLE)
+        target = life.find(wanted)
+        if target is None and (target := life.find(IDLE)) is not None:
+            verdict.faults["  of these, a worker that was idle"] += 1
         if target is None:
             return
         if kind.startswith("kill"):
