@@ -36,7 +36,7 @@ def verify_output(
     Examples:
       unipic verify demo-output/pictures
       unipic verify demo-output/pictures --replay 20
-      unipic verify demo-output/pictures --repair && unipic run configs/demo-generate.yaml
+      unipic verify demo-output/pictures --repair; unipic run configs/demo-generate.yaml
     """
     from pipeline.replay import replay_sample
     from pipeline.verify import repair as forget
