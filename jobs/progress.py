@@ -22,6 +22,8 @@ def line(progress: Progress) -> str:
     """`progress` as one line of text."""
     done = progress.rows_ok + progress.rows_rejected
     parts = [f"{done:,} of {count(progress.rows_total, 'row')}"]
+    if progress.rows_on_the_way:
+        parts.append(f"{progress.rows_on_the_way:,} more answered")
     if progress.rows_rejected:
         parts.append(f"{progress.rows_rejected:,} rejected")
     if progress.rows_earlier:

@@ -31,14 +31,19 @@ LOAD_DEATH = "replicas die while they load the model, without an error that coul
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. Rows are output rows (manifest rows × samples)."""
+    """How far a run is. Rows are output rows (manifest rows × samples).
+
+    Attributes:
+        rows_on_the_way: answered by a replica and not committed yet: a unit of large pictures takes many minutes.
+        rows_per_s: committed and on the way, since the first replica was loaded.
+    """
 
     stage: Literal["planning", "starting", "running", "stopping", "done"]
     rows_total: int = 0
     rows_ok: int = 0
     rows_rejected: int = 0
     rows_earlier: int = 0
-    rows_answered: int = 0
+    rows_on_the_way: int = 0
     units_total: int = 0
     units_done: int = 0
     replicas: int = 0
@@ -94,13 +99,12 @@ class Driver:
     fatal: Failure | None = None
     blocked: str = ""
     why: str = ""
-    over_limit: bool = False
     vitals: Vitals | None = None
 
     def __post_init__(self) -> None:
         self.job = self.context.job
         self.started = time.monotonic()
-        self.first_row_at: float | None = None
+        self.working_since = self.started
         self.rows_total = self.manifest.rows * self.job.samples_per_row
         self.allowed = self.job.limits.rejected_allowed(self.rows_total)
         self.deadline = _deadline(self.job)
@@ -175,6 +179,8 @@ class Driver:
             if now - shown_at >= PROGRESS_EVERY_S:
                 shown_at = now
                 self.vitals = _vitals(supervisor)
+                if not self.vitals.replicas and not self.vitals.crashes:
+                    self.working_since = now  # the pool is still loading
                 self.on_progress(self.progress("stopping" if self.stopping else "running"))
             if not self.stopping and (why := self._reason_to_stop()):
                 self.why = why
@@ -196,8 +202,6 @@ class Driver:
                 self.fatal = self.fatal or outcome.failure
 
     def _count(self, receipt: Receipt) -> None:
-        if self.first_row_at is None:
-            self.first_row_at = time.monotonic()
         self.units_done += 1
         self.ok += receipt.ok
         self.rejected += receipt.rejected
@@ -208,7 +212,6 @@ class Driver:
         if self.fatal is not None or self.blocked:
             return self.fatal.message if self.fatal is not None else self.blocked
         if self.rejected > self.allowed:
-            self.over_limit = True
             return f"{self.rejected} rows rejected, limits.max_rejected allows {self.allowed} of {self.rows_total}"
         if self.deadline is not None and datetime.now() >= self.deadline:
             return f"the deadline {self.deadline:%H:%M} was reached"
@@ -220,22 +223,24 @@ class Driver:
         return ""
 
     def progress(self, stage: Any) -> Progress:
-        seconds = time.monotonic() - self.started
         new = self.ok + self.rejected - self.earlier
-        rate = new / seconds if new else 0.0
         left = self.rows_total - self.ok - self.rejected
+        answered = self.vitals.rows_answered if self.vitals else 0
+        on_the_way = min(max(0, answered - new), left)
+        seconds = time.monotonic() - self.working_since
+        rate = (new + on_the_way) / seconds if new + on_the_way else 0.0
         return Progress(
             stage=stage,
             rows_total=self.rows_total,
             rows_ok=self.ok,
             rows_rejected=self.rejected,
             rows_earlier=self.earlier,
-            rows_answered=self.vitals.rows_answered if self.vitals else 0,
+            rows_on_the_way=on_the_way,
             units_total=self.units_total,
             units_done=self.units_done,
             replicas=self.vitals.replicas if self.vitals else 0,
             rows_per_s=rate,
-            eta_s=left / rate if rate else None,
+            eta_s=(left - on_the_way) / rate if rate else None,
             message=self.why,
             notes=tuple(self.notes),
         )

@@ -14,6 +14,7 @@ from jobs.words import as_json, count, duration, rate, size
 def progress(stage: str, **facts: object) -> SimpleNamespace:
     usual = {
         "rows_total": 1200, "rows_ok": 0, "rows_rejected": 0, "rows_earlier": 0, "rows_per_s": 0.0,
+        "rows_on_the_way": 0,
         "eta_s": None, "replicas": 0, "message": "", "notes": (),
     }  # fmt: skip
     return SimpleNamespace(stage=stage, **(usual | facts))
@@ -22,6 +23,10 @@ def progress(stage: str, **facts: object) -> SimpleNamespace:
 def test_a_line_tells_done_rejected_rate_replicas_and_time_left() -> None:
     now = progress("running", rows_ok=97, rows_rejected=3, rows_per_s=2.5, eta_s=440.0, replicas=1)
     assert line(now) == "100 of 1,200 rows, 3 rejected, 2.5 rows/s, 1 replica, 7:20 left"
+
+
+def test_rows_that_are_answered_show_before_their_unit_is_committed() -> None:
+    assert line(progress("running", rows_on_the_way=12, replicas=1)).startswith("0 of 1,200 rows, 12 more answered")
 
 
 def test_nothing_is_guessed_before_it_is_known() -> None:
