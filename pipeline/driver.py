@@ -21,7 +21,7 @@ from pipeline.records import Receipt, Unit
 from pipeline.replica import MakeEngine
 from pipeline.supervisor import Vitals
 
-WAVE_UNITS = 4_000  # Ray Data keeps about 6 KB a block of one execution in the driver
+WAVE_UNITS = 2_000  # Ray Data keeps about 6 KB a block of one execution in the driver; a wave reloads the model
 UNIT_TRIES = 3  # of a unit whose failure may pass; each try is a wave later
 TICK_S = 0.2
 PROGRESS_EVERY_S = 0.5
