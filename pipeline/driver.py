@@ -25,6 +25,7 @@ WAVE_UNITS = 2_000  # Ray Data keeps about 6 KB a block of one execution in the 
 UNIT_TRIES = 3  # of a unit whose failure may pass; each try is a wave later
 TICK_S = 0.2
 PROGRESS_EVERY_S = 0.5
+SUPERVISOR_TIMEOUT_S = 60.0  # it answers in milliseconds; a machine that swaps may need longer
 LOAD_DEATHS = 3  # replicas that died loading before the pool is given up
 LOAD_DEATH = "replicas die while they load the model, without an error that could be caught"
 
@@ -317,9 +318,14 @@ def _as_ours(error: BaseException) -> BaseException:
 
 
 def _vitals(supervisor: Any) -> Vitals:
+    """Raises EngineError where the supervisor is gone or silent: without it nobody would see a stall."""
     import ray
 
-    return ray.get(supervisor.vitals.remote())
+    try:
+        return ray.get(supervisor.vitals.remote(), timeout=SUPERVISOR_TIMEOUT_S)
+    except ray.exceptions.RayError as error:
+        remedy = "What is committed stays; the same command resumes."
+        raise EngineError("the run's supervisor, on the driver's own node, does not answer", remedy=remedy) from error
 
 
 def _deadline(job: Job) -> datetime | None:

@@ -216,6 +216,7 @@ def _connected(address: str | None, *, cpus: float, verbose: bool) -> Iterator[A
     # A thread of Ray Data's that outlives its cluster would otherwise start a new one.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     already = ray.is_initialized()
     if not already:
@@ -227,7 +228,9 @@ def _connected(address: str | None, *, cpus: float, verbose: bool) -> Iterator[A
             **(local if address is None else {}),
         )
     _configure(verbose)
-    supervisor = ray.remote(num_cpus=0, max_concurrency=1)(Supervisor).remote()
+    # Beside the driver: losing any other node must not lose what the run knows of its crashes.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    supervisor = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Supervisor).remote()
     try:
         yield supervisor
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from pipeline.context import RunContext
@@ -125,23 +124,21 @@ def _output_notes(job: Job, storage: Storage) -> tuple[bool | None, list[str]]:
 def _probe(
     job: Job, manifest: Manifest, rows_per_unit: int, done: set[str], info: CheckpointInfo, make_engine: MakeEngine
 ) -> Probe | None:
-    every = units(manifest, rows_per_unit)
-    left = next(islice((unit for unit in every if unit.id not in done), 1), None)
-    if left is None or not left.file.uri:
-        left = next(iter(units(manifest, rows_per_unit)), None) if left is None else left
-    if left is None or not left.file.uri:
+    every = list(units(manifest, rows_per_unit))
+    left = [unit for unit in every if unit.id not in done]
+    unit = (left or every)[0]
+    if not unit.file.uri:
         return None  # a folder of pictures nobody has listed yet has no file to read rows from
     context = RunContext(job, info.digest, manifest.columns)
     started = time.monotonic()
     replica = Replica(context, LocalDoor(), make_engine)
     loaded = time.monotonic()
-    answered = replica.answer(left, prepare(left, context))
-    rows, _ = data_rows(left, answered, context)
-    part = data_part(left, rows, answered, context) or b""
+    answered = replica.answer(unit, prepare(unit, context))
+    rows, _ = data_rows(unit, answered, context)
+    part = data_part(unit, rows, answered, context) or b""
     unit_s = time.monotonic() - loaded
-    units_left = sum(unit.id not in done for unit in units(manifest, rows_per_unit))
     per_row_s = unit_s / answered.num_rows
-    rows_left = min(units_left * rows_per_unit, manifest.rows) * job.samples_per_row
+    rows_left = sum(one.rows for one in left) * job.samples_per_row
     return Probe(
         rows=answered.num_rows,
         rejected=answered.num_rows - len(rows),
