@@ -11,9 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.tiny.detector import UNKNOWN, Found, Sight, detect
-from model.tiny.edits import Edit, apply_edit
+from model.tiny.edits import KINDS, Edit, apply_edit
 from model.tiny.grammar import TASKS, Noun, Phrase, caption_phrase, caption_text, holds, parse_phrase
+from model.tiny.samplers import CaptionCase, EditCase, PromptCase
 from model.tiny.scene import RADII, Scene, Thing
+
+Case = PromptCase | CaptionCase | EditCase
+Answer = np.ndarray | str
+CAPTION = "caption"
+"""The group of all captions."""
 
 # How far, in shares of the side, a thing may lie from where it should, and its half extent from what it should be.
 _PLACE_TOLERANCE = 0.08
@@ -33,6 +39,26 @@ class Verdict:
         return not self.reason
 
 
+def group_of(case: Case) -> str:
+    """The column a case counts in: a task of GenEval's, CAPTION, or a kind of edit."""
+    if isinstance(case, PromptCase):
+        return case.phrase.task
+    return case.edit.kind if isinstance(case, EditCase) else CAPTION
+
+
+def judge(case: Case, answer: Answer | None) -> Verdict:
+    """The verdict on an answer: a picture (S, S, 3) uint8, or a caption; None, for want of one, is wrong."""
+    if answer is None:
+        return Verdict(group_of(case), case.held_out, "there is no answer")
+    if isinstance(case, CaptionCase):
+        assert isinstance(answer, str)
+        return judge_caption(case.scene, answer, held_out=case.held_out)
+    assert isinstance(answer, np.ndarray)
+    if isinstance(case, PromptCase):
+        return judge_picture(case.phrase, answer, held_out=case.held_out)
+    return judge_edit(case.source, case.edit, answer, held_out=case.held_out)
+
+
 def judge_picture(phrase: Phrase, picture: np.ndarray, *, held_out: bool) -> Verdict:
     """Whether a picture (S, S, 3) uint8 shows exactly what a prompt's phrase asks for."""
     sight = detect(picture)
@@ -45,7 +71,7 @@ def judge_picture(phrase: Phrase, picture: np.ndarray, *, held_out: bool) -> Ver
 
 def judge_caption(scene: Scene, caption: str, *, held_out: bool) -> Verdict:
     """Whether a caption names all things of a scene, their colours, and their relation where they stand in line."""
-    return Verdict("caption", held_out, _caption_fault(scene, caption.strip().removesuffix(".")) or "")
+    return Verdict(CAPTION, held_out, _caption_fault(scene, caption.strip().removesuffix(".")) or "")
 
 
 def _caption_fault(scene: Scene, caption: str) -> str | None:
@@ -106,31 +132,35 @@ class Share:
         return self.right / self.total if self.total else float("nan")
 
 
-def share(verdicts: Iterable[Verdict], *, group: str, held_out: bool) -> Share:
-    chosen = [verdict for verdict in verdicts if verdict.group == group and verdict.held_out == held_out]
-    return Share(sum(verdict.right for verdict in chosen), len(chosen))
+@dataclass(frozen=True)
+class Scores:
+    """One row of the tables: `generation` by task of GenEval's, `captions`, `edits` by kind."""
+
+    generation: dict[str, Share]
+    captions: Share
+    edits: dict[str, Share]
+
+    @property
+    def overall(self) -> float:
+        """The mean of the tasks that have cases, as GenEval takes it; NaN where none has."""
+        return _mean(self.generation.values())
+
+    @property
+    def edits_in_all(self) -> Share:
+        return Share(sum(one.right for one in self.edits.values()), sum(one.total for one in self.edits.values()))
 
 
-def overall(verdicts: Iterable[Verdict], *, groups: tuple[str, ...] = TASKS, held_out: bool) -> float:
-    """The mean of the groups' shares, as GenEval takes it; groups without cases do not count."""
-    kept = list(verdicts)
-    values = [share(kept, group=group, held_out=held_out) for group in groups]
-    counted = [one.value for one in values if one.total]
+def scores(verdicts: Iterable[Verdict], *, held_out: bool | None = None) -> Scores:
+    """Shares of right answers among the seen cases or the held-out ones, None for all of them."""
+    kept = [verdict for verdict in verdicts if held_out is None or verdict.held_out == held_out]
+
+    def of(group: str) -> Share:
+        chosen = [verdict.right for verdict in kept if verdict.group == group]
+        return Share(sum(chosen), len(chosen))
+
+    return Scores({task: of(task) for task in TASKS}, of(CAPTION), {kind: of(kind) for kind in KINDS})
+
+
+def _mean(shares: Iterable[Share]) -> float:
+    counted = [one.value for one in shares if one.total]
     return sum(counted) / len(counted) if counted else float("nan")
-
-
-def table(verdicts: Iterable[Verdict], *, groups: tuple[str, ...] = TASKS) -> str:
-    """A Markdown table: one row a group, then Overall; columns seen and held out."""
-    kept = list(verdicts)
-    lines = ["| | seen | held out |", "|---|---|---|"]
-    for group in groups:
-        cells = [_cell(share(kept, group=group, held_out=held_out)) for held_out in (False, True)]
-        lines.append(f"| {group} | {cells[0]} | {cells[1]} |")
-    if len(groups) > 1:
-        seen, held = (overall(kept, groups=groups, held_out=held_out) for held_out in (False, True))
-        lines.append(f"| **Overall** | **{seen:.3f}** | **{held:.3f}** |")
-    return "\n".join(lines)
-
-
-def _cell(one: Share) -> str:
-    return f"{one.value:.3f} ({one.right}/{one.total})" if one.total else "–"

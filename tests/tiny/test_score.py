@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
 import pytest
 
-from model.tiny.edits import KINDS, parse_instruction
-from model.tiny.grammar import TASKS, caption_text, parse_prompt
+from model.tiny.edits import parse_instruction
+from model.tiny.grammar import caption_text, parse_prompt
 from model.tiny.samplers import caption_cases, edit_cases, prompt_cases
 from model.tiny.scene import Scene, render, thing_at
-from model.tiny.score import Verdict, judge_caption, judge_edit, judge_picture, overall, share, table
+from model.tiny.score import Share, Verdict, judge, judge_caption, judge_edit, judge_picture, scores
 
 
 def _scene(*things: tuple[int, str, str]) -> Scene:
@@ -34,12 +35,12 @@ def test_shuffled_pairs_score_near_chance() -> None:
     pictures = [render(case.scene) for case in cases]
     random.Random(0).shuffle(pictures)
     verdicts = [judge_picture(c.phrase, p, held_out=c.held_out) for c, p in zip(cases, pictures, strict=True)]
-    assert overall(verdicts, held_out=False) < 0.06
+    assert scores(verdicts).overall < 0.06
     captions = caption_cases(per_kind=60, seed=2)
     texts = [caption_text(case.scene) for case in captions]
     random.Random(0).shuffle(texts)
     told = [judge_caption(c.scene, text, held_out=False) for c, text in zip(captions, texts, strict=True)]
-    assert share(told, group="caption", held_out=False).value < 0.06
+    assert scores(told).captions.value < 0.06
 
 
 def test_returning_the_source_unchanged_is_no_edit() -> None:
@@ -91,10 +92,22 @@ def test_a_grey_nothing_is_wrong_with_a_reason() -> None:
     assert judge_picture(parse_prompt("a photo of a ring"), grey, held_out=False).reason
 
 
-def test_the_table_averages_groups_and_keeps_seen_and_held_out_apart() -> None:
+def test_overall_is_the_mean_of_the_tasks_and_seen_and_held_out_stay_apart() -> None:
     verdicts = [Verdict("single", False, "")] * 3 + [Verdict("single", False, "no")] + [Verdict("two", False, "")]
-    verdicts += [Verdict("two", True, "no")]
-    text = table(verdicts, groups=TASKS)
-    assert "| single | 0.750 (3/4) | – |" in text
-    assert "| **Overall** | **0.875** | **0.000** |" in text
-    assert table([Verdict(kind, False, "") for kind in KINDS], groups=KINDS).count("1.000") == 5
+    verdicts += [Verdict("two", True, "no"), Verdict("caption", True, ""), Verdict("add", True, "")]
+    seen, held_out, both = (scores(verdicts, held_out=which) for which in (False, True, None))
+    assert seen.generation["single"] == Share(3, 4)
+    assert (seen.overall, held_out.overall, both.overall) == (0.875, 0.0, (0.75 + 0.5) / 2)
+    assert (seen.captions, held_out.captions) == (Share(0, 0), Share(1, 1))
+    assert held_out.edits_in_all == Share(1, 1) and math.isnan(seen.edits_in_all.value)
+
+
+def test_no_answer_is_a_wrong_answer() -> None:
+    cases = [
+        prompt_cases(per_task=1, seed=0)[0],
+        caption_cases(per_kind=1, seed=0)[0],
+        edit_cases(per_kind=1, seed=0)[0],
+    ]
+    verdicts = [judge(case, None) for case in cases]
+    assert [verdict.group for verdict in verdicts] == ["single", "caption", "recolour"]
+    assert {verdict.reason for verdict in verdicts} == {"there is no answer"}
