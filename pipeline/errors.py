@@ -23,9 +23,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"]*)\?[^\s'\"]*", re.IGNORECASE)
+_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _WEB_OR_USERINFO = re.compile(r"https?://|[a-z][a-z0-9+.-]*://[^\s/]*@", re.IGNORECASE)
-_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
+_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/'\"]+@", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
@@ -33,9 +33,16 @@ def redact(text: str) -> str:
     return _USERINFO.sub(r"\1", _QUERY.sub(r"\1", text))
 
 
+def redact_address(address: str) -> str:
+    """One address as messages and lineage may show it: nothing behind its path, no user name or password."""
+    return _USERINFO.sub(r"\1", re.split(r"[?#]", address, maxsplit=1)[0])
+
+
 def redact_url(cell: str) -> str:
     """A manifest cell as outputs may hold it: a web address loses what may be a signature, other text stays."""
-    return redact(cell) if _WEB_OR_USERINFO.match(cell) else cell
+    if not _WEB_OR_USERINFO.match(cell):
+        return cell
+    return redact(cell) if any(mark.isspace() for mark in cell.strip()) else redact_address(cell)
 
 
 class UniPicError(Exception):
@@ -102,7 +109,8 @@ class RowError(UniPicError):
 
     Args:
         kind: the stable class name users filter on, e.g. "UnreadablePicture", "PictureTooLarge",
-            "MissingPicture", "EmptyPrompt", "PromptTooLong", "WrongType", "ForbiddenSource", "ReplicaCrashed".
+            "MissingPicture", "EmptyPrompt", "PromptTooLong", "WrongType", "ForbiddenSource", "SourceUnavailable",
+            "ReplicaCrashed".
         stage: "prepare", "replica" or "finish".
     """
 

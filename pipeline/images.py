@@ -1,7 +1,8 @@
 """Pictures: fetch, guard, decode, encode. Pillow and numpy only.
 
-Whatever a manifest points at is hostile until decoded: no network but the job's own store, no path outside the
-root, no more bytes or pixels than allowed, and whatever Pillow says of a broken file is one row's fault.
+Whatever a manifest points at is hostile until decoded: no network but the job's own store (and the web, where the job
+allows it), no path outside the root, no archive and no pickle, no more bytes or pixels than allowed, and whatever
+Pillow says of a broken file is one row's fault.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import AccessDenied, ObjectMissing, RowError, StorageError, StorageUnavailable, redact
+from pipeline.archives import archive_kind, archive_start
+from pipeline.errors import (
+    AccessDenied,
+    ObjectMissing,
+    RowError,
+    StorageError,
+    StorageUnavailable,
+    redact,
+    redact_address,
+)
+from pipeline.http_source import HttpSource
 from pipeline.image_facts import encode, facts_of
 from pipeline.storage import Storage, is_s3, join
 from pipeline.storage_errors import TooManyBytes, credentials_at_fault
@@ -29,6 +40,7 @@ Image.MAX_IMAGE_PIXELS = None  # `decode` holds each picture to the job's own li
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _NEVER_PATHS = {"http", "https", "file", "ftp", "ftps", "data", "gs", "gcs", "hdfs", "javascript"}
+_WEB = re.compile(r"^https?:", re.IGNORECASE)
 _USERINFO = re.compile(r"^[A-Za-z0-9+.-]+://[^/]*@")
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a segment, or of the end
 _ORIENTATION = 0x0112
@@ -60,14 +72,24 @@ class Fetched:
     sha256: str
 
 
-def fetch(value: object, *, root: str, storage: Storage, limits: PictureLimits, allow_outside_root: bool) -> Fetched:
+def fetch(
+    value: object,
+    *,
+    root: str,
+    storage: Storage,
+    limits: PictureLimits,
+    allow_outside_root: bool,
+    http: HttpSource | None = None,
+) -> Fetched:
     """The bytes of a manifest's picture cell.
 
     Args:
         value: a path or s3:// URI, bytes, a struct {bytes, path}, or None.
         root: folder that relative paths start from and, unless `allow_outside_root`, local paths stay within.
+        http: how web addresses are fetched; None refuses them.
     Raises:
-        RowError: MissingPicture, ForbiddenSource, PictureTooLarge, WrongType, UnreadablePicture, AccessDenied.
+        RowError: MissingPicture, ForbiddenSource, PictureTooLarge, WrongType, UnreadablePicture, AccessDenied,
+            SourceUnavailable.
         StorageUnavailable: the store is down, whatever the row. AccessDenied: the credentials are.
     """
     path = ""
@@ -83,6 +105,9 @@ def fetch(value: object, *, root: str, storage: Storage, limits: PictureLimits, 
         return _fetched(bytes(value), path, limits)
     if not path:
         raise RowError("MissingPicture", "The row names no picture.")
+    _refuse_archive(path)
+    if http is not None and _WEB.match(path):
+        return _fetched(http.get(path, max_bytes=limits.max_bytes), path, limits)
     try:
         uri = _resolve(path, root, allow_outside_root)
         return _fetched(storage.read(uri, max_bytes=limits.max_bytes), path, limits)
@@ -127,7 +152,7 @@ def decode(data: bytes, limits: PictureLimits) -> Image.Image:
 def _fetched(data: bytes, path: str, limits: PictureLimits) -> Fetched:
     if len(data) > limits.max_bytes:
         raise RowError("PictureTooLarge", f"The picture has {len(data):,} bytes, the limit is {limits.max_bytes:,}.")
-    return Fetched(data, redact(path), hashlib.sha256(data).hexdigest())
+    return Fetched(data, _public(path), hashlib.sha256(data).hexdigest())
 
 
 def _resolve(path: str, root: str, allow_outside_root: bool) -> str:
@@ -136,7 +161,8 @@ def _resolve(path: str, root: str, allow_outside_root: bool) -> str:
         raise RowError(
             "ForbiddenSource",
             f"{_shown(path)} is a {scheme[1].lower()}: address; pictures come from paths and s3:// only.",
-            remedy="Copy the pictures to a folder or a bucket, or put their bytes into the manifest.",
+            remedy="Copy the pictures to a folder or a bucket, or put their bytes into the manifest."
+            + (" Or set input.allow_http." if _WEB.match(path) else ""),
         )
     if "\0" in path or _USERINFO.match(path):
         raise RowError("ForbiddenSource", f"{_shown(path)} holds a user name, a password or a null character.")
@@ -157,6 +183,16 @@ def _resolve(path: str, root: str, allow_outside_root: bool) -> str:
     if not allow_outside_root and os.path.commonpath([full, inside]) != inside:
         raise _outside(path, root)
     return full
+
+
+def _refuse_archive(path: str) -> None:
+    kind = archive_kind(_public(path))
+    if kind:
+        raise RowError(
+            "ForbiddenSource",
+            f"{_shown(path)} is {kind}, not a picture; it was not opened.",
+            remedy="Unpack it and name the pictures, or put their bytes into the manifest.",
+        )
 
 
 def _outside(path: str, root: str) -> RowError:
@@ -238,8 +274,6 @@ def _sniff(data: bytes) -> str:
         b"<?xml": "an XML document",
         b"version https://git-lfs": "a Git LFS pointer",
         b"%pdf": "a PDF document",
-        b"pk\x03\x04": "a ZIP archive",
-        b"\x1f\x8b": "gzip-compressed data",
         b"{": "JSON text",
     }
     for sign, what in signs.items():
@@ -248,11 +282,17 @@ def _sniff(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         brand = data[8:12].decode("latin-1").strip()
         return f"a HEIF, AVIF or video file (brand {brand!r})"
-    return ""
+    return archive_start(data)
 
 
 def _shown(path: str) -> str:
-    return redact(path if len(path) <= 300 else path[:300] + "…")
+    path = _public(path)
+    return path if len(path) <= 300 else path[:300] + "…"
+
+
+def _public(path: str) -> str:
+    """`path` as messages and lineage may show it."""
+    return redact_address(path) if _WEB.match(path) else redact(path)
 
 
 def _kind(value: Any) -> str:

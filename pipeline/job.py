@@ -52,10 +52,21 @@ class Input(Closed):
     allow_outside_root: bool = Field(
         False, description="Let local picture paths lead outside their root; for manifests you trust."
     )
+    allow_http: bool = Field(
+        False, description="Fetch pictures at http(s) addresses, from public hosts only; refused unless set."
+    )
+    http_deadline_s: float = Field(
+        60.0, gt=0, le=3600, description="Seconds one picture from the web may take, tries and redirects included."
+    )
     max_image_mpx: float = Field(
         64.0, gt=0, le=1000, description="Pictures with more megapixels are rejected before decoding."
     )
     max_image_mb: float = Field(64.0, gt=0, le=4096, description="Pictures with more megabytes are rejected.")
+
+    @field_validator("http_deadline_s", "max_image_mpx", "max_image_mb", mode="before")
+    @classmethod
+    def _int_is_a_float(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
 
     @field_validator("keep", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline import parquet_rows, picture_folder, text_manifests
-from pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError
+from pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError, redact_url
 from pipeline.job import EditParams, Input, Job
 from pipeline.records import ManifestFile, Unit
 from pipeline.storage import FileInfo, Storage, is_s3, local_path, relative, split_pattern
@@ -277,8 +277,9 @@ def _suffix(uri: str) -> str:
 def _short(value: object) -> object:
     if isinstance(value, bytes):
         return f"<{len(value):,} bytes>"
-    if isinstance(value, str) and len(value) > SHORT_TEXT:
-        return f"{value[:SHORT_TEXT]}… ({len(value):,} characters)"
+    if isinstance(value, str):
+        text = redact_url(value)
+        return text if len(text) <= SHORT_TEXT else f"{text[:SHORT_TEXT]}… ({len(text):,} characters)"
     if isinstance(value, dict):
         return {name: _short(inner) for name, inner in value.items()}
     if isinstance(value, list):

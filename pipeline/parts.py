@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.context import RunContext
-from pipeline.errors import redact_url
 from pipeline.images import encode
 from pipeline.job import ImageParams, Job
 from pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
 from pipeline.manifest import read_unit
 from pipeline.records import OUTPUT_VERSION, PICTURE, Unit
+from pipeline.signatures import without_signatures
 from pipeline.storage import join
 
 SUFFIX = {"png": "png", "jpeg": "jpg", "webp": "webp"}
@@ -141,20 +141,12 @@ def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes 
         return None
     columns = [name for name in context.columns if name != "rejection"]
     source = read_unit(unit, columns, context.storage)
-    table = _without_signatures(source.take(pa.array([row["row"] - unit.first_row for row in bad], pa.int64())))
+    rows = source.take(pa.array([row["row"] - unit.first_row for row in bad], pa.int64()))
+    table = pa.table([without_signatures(column) for column in rows.columns], schema=rows.schema)
     rejections = [
         {**row["fault"], "source_file": unit.file.uri, "source_row": row["row"], "sample": row["sample"]} for row in bad
     ]
     return parquet_bytes(table.append_column("rejection", pa.array(rejections, REJECTION)))
-
-
-def _without_signatures(table: pa.Table) -> pa.Table:
-    """Text cells that are signed web addresses lose their signatures; they could not be fetched anyway."""
-    for at, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            cells = [None if cell is None else redact_url(cell) for cell in table.column(at).to_pylist()]
-            table = table.set_column(at, field, pa.array(cells, field.type))
-    return table
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -12,11 +12,13 @@ import pyarrow as pa
 from pipeline.context import RunContext
 from pipeline.crashpoints import crash_point
 from pipeline.errors import RowError, redact_url
+from pipeline.http_source import HttpSource
 from pipeline.images import PictureLimits, decode, facts_of, fetch
 from pipeline.job import CaptionParams, EditParams, ImageParams
 from pipeline.lineage import derive_seed, identity
 from pipeline.manifest import bindings, read_unit
 from pipeline.records import FAULT, Unit, digest
+from pipeline.signatures import without_signatures
 
 FETCH_THREADS = 8  # pictures of one unit in flight at once: fetching waits on the network, Pillow frees the GIL
 
@@ -70,7 +72,7 @@ def prepare(unit: Unit, context: RunContext) -> pa.Table:
     table = pa.Table.from_pylist(samples, schema=PREPARED)
     at = pa.array([sample["row"] - unit.first_row for sample in samples], pa.int64())
     for name in job.input.keep:
-        table = table.append_column(f"keep.{name}", rows.column(name).take(at))
+        table = table.append_column(f"keep.{name}", without_signatures(rows.column(name).take(at)))
     crash_point("prepare.end")
     return table
 
@@ -142,6 +144,7 @@ def _picture(value: object, unit: Unit, context: RunContext) -> _Picture:
         storage=context.storage,
         limits=limits,
         allow_outside_root=source.allow_outside_root,
+        http=HttpSource(deadline_s=source.http_deadline_s) if source.allow_http else None,
     )
     pixels = fit(decode(fetched.data, limits), task=context.job.task, image_size=context.job.image_size)
     return _Picture(pixels.tobytes(), fetched.source, fetched.sha256, facts_of(fetched.data).get("lineage_id"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, UniPicError
+from pipeline.errors import JobError, UniPicError, redact_url
 from pipeline.ledger import Ledger
 from pipeline.storage import Storage, join
 
@@ -141,4 +141,8 @@ def _source_row(lineage: dict[str, Any], storage: Storage) -> dict[str, Any]:
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k != "lineage" and not isinstance(v, bytes | dict)}
+    return {
+        name: redact_url(value) if isinstance(value, str) else value
+        for name, value in row.items()
+        if name != "lineage" and not isinstance(value, bytes | dict)
+    }
