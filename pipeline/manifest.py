@@ -16,6 +16,7 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline import parquet_rows, picture_folder, text_manifests
+from pipeline.archives import archive_kind
 from pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError, redact_url
 from pipeline.job import EditParams, Input, Job
 from pipeline.records import ManifestFile, Unit
@@ -236,17 +237,32 @@ def _pictures(
         earlier.append(_listing_file(uri, name, table.num_rows, info.size_bytes, info.version, base))
     pictures = [info for info in found if picture_folder.is_picture(info.uri)]
     if not pictures and not earlier:
-        raise EmptyManifest(
-            f"{source.manifest} has neither a manifest nor pictures in it: {len(found)} other file(s).",
-            remedy=f"Manifests end in {', '.join(FORMATS)}, pictures in {', '.join(picture_folder.SUFFIXES)}; "
-            "or set input.format.",
-        )
+        raise _no_manifest(source, found)
     listing = picture_folder.make_listing([info for info in pictures if relative(info.uri, base) not in known], base)
     if listing is None:
         return Manifest(tuple(earlier), picture_folder.SCHEMA)
     rows = picture_folder.read_listing(listing).num_rows
     new = _listing_file("", picture_folder.listing_name(listing), rows, len(listing), "", base)
     return Manifest((*earlier, new), picture_folder.SCHEMA, listing)
+
+
+def _no_manifest(source: Input, found: Sequence[FileInfo]) -> ManifestError:
+    """Says what `found`, in which there is neither a manifest nor a picture, is instead."""
+    for info in found:
+        if kind := archive_kind(info.uri):
+            return ManifestError(
+                f"{info.uri} is {kind}, which is never opened.",
+                remedy="Unpack it, and name a manifest or the folder of pictures.",
+            )
+    endings = f"Manifests end in {', '.join(FORMATS)}, pictures in {', '.join(picture_folder.SUFFIXES)}"
+    if [info.uri.rpartition("/")[2] for info in found] == [source.manifest.rpartition("/")[2]]:
+        return ManifestError(
+            f"{source.manifest} is no manifest by its name.", remedy=f"{endings}; or set input.format."
+        )
+    return EmptyManifest(
+        f"{source.manifest} has neither a manifest nor pictures in it: {len(found)} other file(s).",
+        remedy=f"{endings}; or set input.format.",
+    )
 
 
 def _listing_file(uri: str, name: str, rows: int, size_bytes: int, version: str, root: str) -> ManifestFile:
