@@ -39,12 +39,14 @@ class Question:
 
 def questions(*, prompts: int, captions: int, edits: int, seed: int) -> list[Question]:
     """At least so many questions of each task: numbers are rounded up until every group has equally many."""
-    drawn = prompt_cases(per_task=-(-prompts // _PROMPT_GROUPS), seed=seed)
-    told = caption_cases(per_kind=-(-captions // _CAPTION_GROUPS), seed=seed)
-    edited = edit_cases(per_kind=-(-edits // _EDIT_GROUPS), seed=seed)
+    cases: list[Case] = [
+        *prompt_cases(per_task=-(-prompts // _PROMPT_GROUPS), seed=seed),
+        *caption_cases(per_kind=-(-captions // _CAPTION_GROUPS), seed=seed),
+        *edit_cases(per_kind=-(-edits // _EDIT_GROUPS), seed=seed),
+    ]
     counts: dict[str, int] = {}
     asked = []
-    for case in (*drawn, *told, *edited):
+    for case in cases:
         group = f"{group_of(case)}-{'held-out' if case.held_out else 'seen'}"
         counts[group] = counts.get(group, 0) + 1
         asked.append(question(f"{group}-{counts[group]:03d}", case))

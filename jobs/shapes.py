@@ -1,0 +1,177 @@
+"""Questions of the shapes world as jobs: manifests and job files out, `unipic run`'s own function, verdicts back in."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.progress import Display
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from model.tiny.questions import Question
+    from model.tiny.score import Answer, Verdict
+    from pipeline.run import Result
+
+TASKS = ("generate", "caption", "edit")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question, the row that came of it, and the verdict.
+
+    Attributes:
+        answer: pixels (64, 64, 3) uint8, or a caption; None where the row was rejected.
+        lineage_id: "" where the row was rejected.
+    """
+
+    question: Question
+    answer: Answer | None
+    lineage_id: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the jobs of one evaluation share: `image` are params of generate and edit, `replicas` at most so many."""
+
+    checkpoint: Path
+    dtype: str
+    device: str
+    image: Mapping[str, Any]
+    compute: Mapping[str, Any]
+    replicas: int
+
+    def job(self, task: str, folder: Path, *, rows: int) -> dict[str, Any]:
+        """The job of one task as its file says it: manifest and output lie in `folder`; no replica is without work."""
+        from model.tiny.questions import IMAGE_SIZE, MAX_CAPTION_TOKENS
+
+        roles = {"generate": ("id", "prompt"), "caption": ("id", "image"), "edit": ("id", "prompt", "image")}[task]
+        params = {"max_new_tokens": MAX_CAPTION_TOKENS} if task == "caption" else dict(self.image)
+        return {
+            "name": f"shapes-{task}",
+            "task": task,
+            "input": {
+                "manifest": str(folder / "manifests" / f"{task}.parquet"),
+                "columns": {role: role for role in roles},
+                "keep": ["held_out"],
+            },
+            "model": {"checkpoint": str(self.checkpoint), "dtype": self.dtype, "device": self.device},
+            "params": {**params, "image_size": IMAGE_SIZE},
+            "output": {"uri": str(folder / task)},
+            "compute": {**self.compute, "replicas": min(self.replicas, -(-rows // self.compute["rows_per_unit"]))},
+        }
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """(S, S, 3) uint8 → a PNG file."""
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    """A picture file → (S, S, 3) uint8."""
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of equal keys as a Parquet file; a file that already says so is left alone, for a changed one is refused."""
+    import pyarrow as pa
+
+    from pipeline.parts import parquet_bytes
+    from pipeline.records import PICTURE
+
+    kinds = {"image": PICTURE}
+    data = parquet_bytes(
+        pa.table({name: pa.array([row[name] for row in rows], kinds.get(name)) for name in (rows[0] if rows else ())})
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_bytes() != data:
+        path.write_bytes(data)
+
+
+def run_questions(asked: Sequence[Question], *, folder: Path, settings: Settings, display: Display) -> list[Result]:
+    """Put every question through the pipeline, a job a task, in one Ray of this process; what is done is not redone.
+
+    Raises:
+        UniPicError: as `pipeline.run.run` does.
+    """
+    import yaml
+
+    from jobs.spec import load_job
+    from pipeline.graph import cluster
+    from pipeline.run import run
+
+    jobs = []
+    for task in TASKS:
+        rows = [_row(one) for one in asked if one.task == task]
+        if rows:
+            write_manifest(folder / "manifests" / f"{task}.parquet", rows)
+            path = folder / f"{task}.yaml"
+            path.write_text(
+                yaml.safe_dump(settings.job(task, folder, rows=len(rows)), sort_keys=False), encoding="utf-8"
+            )
+            jobs.append(load_job(path))
+    results = []
+    needed = max(job.compute.replicas.max * job.compute.cpus_per_replica for job in jobs) + 1
+    with cluster(None, cpus=needed, verbose=False):
+        for job in jobs:
+            display.say(f"{job.name}:")
+            results.append(run(job, on_progress=display))
+    return results
+
+
+def _row(question: Question) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": question.id, "held_out": question.case.held_out}
+    if question.text:
+        row["prompt"] = question.text
+    if question.picture is not None:
+        row["image"] = {"bytes": png(question.picture), "path": f"{question.id}.png"}
+    return row
+
+
+def judged(asked: Iterable[Question], folder: Path) -> list[Answered]:
+    """Every question with its answer, read back from the jobs' outputs, and the verdict on it."""
+    from model.tiny.score import judge
+
+    rows = {task: rows_of(folder / task) for task in TASKS}
+    return [_answered(one, rows[one.task].get(one.id), judge) for one in asked]
+
+
+def _answered(question: Question, row: Mapping[str, Any] | None, judge: Any) -> Answered:
+    if row is None:
+        return Answered(question, None, "", judge(question.case, None))
+    answer = row["caption"] if question.task == "caption" else pixels_of(row["image"]["bytes"])
+    return Answered(question, answer, row["lineage"]["lineage_id"], judge(question.case, answer))
+
+
+def rows_of(output: Path) -> dict[str, dict[str, Any]]:
+    """The data rows of a job's output folder by their ids; none where there is no output."""
+    import pyarrow.parquet as pq
+
+    parts = sorted((output / "data").glob("*.parquet"))
+    return {row["id"]: row for part in parts for row in pq.read_table(part).to_pylist()}
+
+
+def shuffled(answered: Sequence[Answered], *, seed: int) -> list[Verdict]:
+    """Verdicts where every answer meets another question of its task: what a model that reads nothing would get."""
+    from model.tiny.score import judge
+
+    verdicts = []
+    for task in TASKS:
+        ours = [one for one in answered if one.question.task == task]
+        order = random.Random(seed).sample(range(len(ours)), len(ours))
+        for place, at in enumerate(order):  # a cycle through all of them: nobody keeps his own
+            verdicts.append(judge(ours[at].question.case, ours[order[place - 1]].answer))
+    return verdicts
