@@ -11,7 +11,21 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
-from jobs import bench, convert, evaluate, init_tiny, plan, prune, replay, run, schema, status, trace, verify
+from jobs import (
+    bench,
+    convert,
+    evaluate,
+    init_tiny,
+    plan,
+    prune,
+    replay,
+    run,
+    schema,
+    status,
+    trace,
+    train_tiny,
+    verify,
+)
 from jobs.exits import FAULT, STOPPED
 from pipeline.errors import SpecError, UniPicError
 
@@ -43,6 +57,7 @@ app.command("replay")(replay.replay_row)
 app.command("prune")(prune.prune_job)
 app.command("convert")(convert.convert_checkpoint)
 app.command("init-tiny")(init_tiny.make_tiny)
+app.command("train-tiny")(train_tiny.train_tiny)
 app.command("schema")(schema.print_schema)
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluate.app, name="evaluate")
