@@ -10,6 +10,7 @@ from jobs.options import AsJson, JobFile, Set
 from jobs.words import as_json, count, duration, size
 
 if TYPE_CHECKING:
+    from pipeline.id_count import IdCount
     from pipeline.plan import Plan, Probe
 
 _FILES_SHOWN = 5
@@ -24,6 +25,10 @@ def plan_job(
     job: JobFile,
     overrides: Set = None,
     json: AsJson = False,
+    ids: Annotated[
+        bool,
+        typer.Option("--ids", help="Count repeated and missing ids in all rows, not just in the first two million."),
+    ] = False,
     probe: Annotated[
         bool,
         typer.Option("--probe", help="Also load the model here, do one unit and throw it away: what it would cost."),
@@ -45,7 +50,7 @@ def plan_job(
     from pipeline.plan import plan
     from pipeline.storage import Storage
 
-    found = plan(resolved, Storage(resolved.storage), probe=probe)
+    found = plan(resolved, Storage(resolved.storage), all_ids=ids, probe=probe)
     if json:
         typer.echo(as_json(found))
         return
@@ -72,10 +77,28 @@ def _lines(plan: Plan) -> list[str]:
         f"  checkpoint  {checkpoint.uri}, {size(checkpoint.bytes)}, digest {checkpoint.digest[:16]}",
         f"  output      {plan.output} ({_STATES.get(plan.output_state, plan.output_state)})",
     ]
+    if plan.ids is not None:
+        lines += _ids(plan.ids)
     lines += [f"  row {number}       {_row(row)}" for number, row in enumerate(plan.head)]
     if plan.probe is not None:
         lines += _cost(plan.probe)
     return lines + [f"  note        {note}" for note in plan.notes]
+
+
+def _ids(ids: IdCount) -> list[str]:
+    """Repeated and missing ids, and what they mean; nothing where all is well."""
+    least, among = ("", "") if ids.complete else ("at least ", f" (of the first {ids.rows:,}; --ids counts all)")
+    lines = []
+    if ids.repeated:
+        lines.append(
+            f"  ids         {least}{count(ids.repeated, 'row')} with the id of an earlier one{among}: each is done, "
+            "seeds are shared, replay asks which"
+        )
+    if ids.null:
+        lines.append(f"  ids         {least}{count(ids.null, 'row')} without an id{among}: known by file and row")
+    if not lines and not ids.complete:
+        lines.append(f"  ids         no repeated or missing one{among}")
+    return lines
 
 
 def _row(row: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.context import RunContext
 from pipeline.errors import OutputError
+from pipeline.id_count import LOOKED_AT_ROWS, IdCount, count_ids
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, bindings, check_columns, head, units
@@ -47,7 +48,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would run. `rows` are manifest rows, `rows_out` output rows (rows × samples)."""
+    """What would run.
+
+    `rows` are manifest rows, `rows_out` output rows (rows × samples). `ids` is None where no id column is mapped.
+    """
 
     name: str
     task: str
@@ -65,13 +69,22 @@ class Plan:
     conditional_puts: bool | None
     checkpoint: CheckpointInfo
     notes: list[str]
+    ids: IdCount | None = None
     probe: Probe | None = None
 
 
-def plan(job: Job, storage: Storage, *, probe: bool = False, make_engine: MakeEngine = UniPicEngine) -> Plan:
+def plan(
+    job: Job,
+    storage: Storage,
+    *,
+    all_ids: bool = False,
+    probe: bool = False,
+    make_engine: MakeEngine = UniPicEngine,
+) -> Plan:
     """Look at everything `job` names.
 
     Args:
+        all_ids: where an id column is mapped, count repeated and missing ids in all rows, not just the first.
         probe: also load a replica here and do the first unit that is left, to say what the job costs.
 
     Raises:
@@ -87,6 +100,8 @@ def plan(job: Job, storage: Storage, *, probe: bool = False, make_engine: MakeEn
     ids = [unit.id for unit in units(manifest, rows_per_unit)]
     units_done = sum(one in done for one in ids)
     conditional, notes = _output_notes(job, storage)
+    column = job.input.columns.id
+    id_count = count_ids(manifest, column, storage, most_rows=None if all_ids else LOOKED_AT_ROWS) if column else None
     return Plan(
         name=job.name,
         task=job.task,
@@ -104,6 +119,7 @@ def plan(job: Job, storage: Storage, *, probe: bool = False, make_engine: MakeEn
         conditional_puts=conditional,
         checkpoint=info,
         notes=notes,
+        ids=id_count,
         probe=_probe(job, manifest, rows_per_unit, done, info, make_engine) if probe else None,
     )
 
