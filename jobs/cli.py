@@ -15,6 +15,7 @@ from jobs import (
     bench,
     convert,
     evaluate,
+    export,
     init_tiny,
     plan,
     prune,
@@ -54,6 +55,7 @@ app.command("status")(status.show_status)
 app.command("verify")(verify.verify_output)
 app.command("trace")(trace.trace_row)
 app.command("replay")(replay.replay_row)
+app.command("export")(export.export_captions)
 app.command("prune")(prune.prune_job)
 app.command("convert")(convert.convert_checkpoint)
 app.command("init-tiny")(init_tiny.make_tiny)
