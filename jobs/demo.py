@@ -8,13 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+from jobs import demo_shapes
+from jobs.evaluate import SHIPPED
 from jobs.words import count, duration
 
 FOLDER = Path("demo-output")
-JOBS = ("configs/demo-generate.yaml", "configs/demo-caption.yaml", "configs/demo-edit.yaml")
-COLOURS = ("red", "blue", "green", "yellow")
-SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
-CAPTIONS_SHOWN = 4
+GENERATE, CAPTION, EDIT = (f"configs/demo-{task}.yaml" for task in ("generate", "caption", "edit"))
 
 
 def main() -> None:
@@ -23,39 +22,33 @@ def main() -> None:
     Raises:
         SystemExit: with the code of the command that failed.
     """
-    if not Path(JOBS[0]).is_file():
+    if not Path(GENERATE).is_file():
         sys.exit("error: run this in the folder of the checkout: it uses configs/demo-*.yaml")
     started = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     trained = make_checkpoint(FOLDER / "checkpoint")
-    write_prompts(FOLDER / "prompts.parquet")
-    for job in JOBS:
-        call("run", job)
-    call("trace", str(FOLDER / "edits"), "row-03")
-    tell(trained=trained)
-    print(f"\nThat took {duration(time.monotonic() - started)}.")
+    prompts = demo_shapes.draw_prompts()
+    demo_shapes.write_prompts(FOLDER / "prompts.parquet", prompts)
+    print(f"{FOLDER / 'prompts.parquet'}: {count(len(prompts), 'prompt')}")
+    call("run", GENERATE)
+    call("run", CAPTION)
+    edits = demo_shapes.choose_edits(prompts, FOLDER / "pictures")
+    demo_shapes.write_edits(FOLDER / "edits.parquet", edits, FOLDER / "pictures")
+    print(f"\n{FOLDER / 'edits.parquet'}: {count(len(edits), 'picture')}, each with an instruction of its own")
+    call("run", EDIT)
+    call("trace", str(FOLDER / "edits"), edits[0].id)
+    print("\n" + "\n".join(demo_shapes.tell(prompts, edits, FOLDER, trained=trained)))
+    print(f"\nThat took {duration(time.monotonic() - started)}. Open {FOLDER / 'report.html'} to see it all.")
 
 
 def make_checkpoint(folder: Path) -> bool:
     """A copy of the small trained checkpoint where one ships, else a random one; returns which."""
-    shipped = Path(__file__).resolve().parent.parent / "model" / "tiny" / "checkpoint"
-    if (shipped / "digests.json").is_file():
-        shutil.copytree(shipped, folder)
+    if (SHIPPED / "digests.json").is_file():
+        shutil.copytree(SHIPPED, folder)
         return True
     call("init-tiny", str(folder))
     return False
-
-
-def write_prompts(path: Path) -> None:
-    """A Parquet manifest of 24 prompts, each with a key."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    prompts = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    keys = [f"row-{number:02d}" for number in range(len(prompts))]
-    pq.write_table(pa.table({"key": keys, "prompt": prompts}), path)
-    print(f"{path}: {count(len(prompts), 'prompt')}")
 
 
 def call(*words: str) -> None:
@@ -64,28 +57,6 @@ def call(*words: str) -> None:
     done = subprocess.run([sys.executable, "-m", "jobs.cli", *words], check=False)
     if done.returncode:
         sys.exit(done.returncode)
-
-
-def tell(*, trained: bool) -> None:
-    """Says what was made, where, and a few captions; writes the first pictures as files to look at."""
-    import pyarrow.parquet as pq
-
-    looks = FOLDER / "look"
-    looks.mkdir()
-    for name in ("pictures", "edits"):
-        for row in pq.read_table(FOLDER / name / "data", columns=["id", "image"]).slice(0, 6).to_pylist():
-            (looks / f"{row['id']}-{name}.png").write_bytes(row["image"]["bytes"])
-    captions = pq.read_table(FOLDER / "captions" / "data", columns=["id", "caption"])
-    print("\nWhat there is now:")
-    for name, what in (("pictures", "from the prompts"), ("captions", "of the pictures"), ("edits", "of the pictures")):
-        rows = pq.read_table(FOLDER / name / "data", columns=["id"]).num_rows
-        print(f"  {FOLDER / name / 'data'}/*.parquet   {count(rows, 'row')} {what}")
-    print(f"  {looks}/*.png   a few of them to look at")
-    print("\nSome captions:")
-    for row in captions.slice(0, CAPTIONS_SHOWN).to_pylist():
-        print(f"  {row['id']}: {row['caption']!r}")
-    if not trained:
-        print("\nThe weights are random, so pictures and captions are noise; the way they took is the real one.")
 
 
 if __name__ == "__main__":

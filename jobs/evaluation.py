@@ -118,7 +118,7 @@ def lead(evaluation: Evaluation) -> list[str]:
     """What was judged, how, and how fast it was, one sentence or two each."""
     settings = evaluation.settings
     image = settings.image
-    totals = ", ".join(f"{pace.rows:,} {what}" for pace, what in zip(evaluation.paces, _WHAT.values(), strict=True))
+    totals = ", ".join(f"{pace.rows:,} {_WHAT[pace.task]}" for pace in evaluation.paces)
     texts = [
         f"{settings.checkpoint} judged on {totals}; seed {evaluation.seed}.",
         f"{image['num_iterations']} iterations, {image['diffusion_steps']} diffusion steps, guidance "

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+Mark = Literal["", "right", "wrong", "open"]
+
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fafaf8; --card: #fff; --ink: #1c1c1e; --soft: #66666c; --line: #dcdcd8;
   --right: #17713a; --wrong: #b3261e; }
@@ -61,7 +63,7 @@ class Claim:
 
     what: str
     text: str
-    mark: Literal["", "right", "wrong", "open"] = ""
+    mark: Mark = ""
     reason: str = ""
 
 

@@ -89,10 +89,11 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows of equal keys as a Parquet file; a file that already says so is left alone, for a changed one is refused."""
     import pyarrow as pa
 
+    from pipeline.lineage import LINEAGE
     from pipeline.parts import parquet_bytes
     from pipeline.records import PICTURE
 
-    kinds = {"image": PICTURE}
+    kinds = {"image": PICTURE, "lineage": LINEAGE}
     data = parquet_bytes(
         pa.table({name: pa.array([row[name] for row in rows], kinds.get(name)) for name in (rows[0] if rows else ())})
     )
