@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
@@ -13,10 +13,13 @@ from typing import Any, Literal
 
 from pipeline.context import RunContext
 from pipeline.errors import EngineError, UniPicError
-from pipeline.graph import Failure, Outcome, outcomes
+from pipeline.failure import Failure
+from pipeline.gate import LOAD_DEATH, LOAD_DEATHS
+from pipeline.graph import Outcome, outcomes
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, units
+from pipeline.progress import OnProgress, Progress, Result, Stage
 from pipeline.records import Receipt, Unit
 from pipeline.replica import MakeEngine
 from pipeline.supervisor import Vitals
@@ -26,57 +29,6 @@ UNIT_TRIES = 3  # of a unit whose failure may pass; each try is a wave later
 TICK_S = 0.2
 PROGRESS_EVERY_S = 0.5
 SUPERVISOR_TIMEOUT_S = 60.0  # it answers in milliseconds; a machine that swaps may need longer
-LOAD_DEATHS = 3  # replicas that died loading before the pool is given up
-LOAD_DEATH = "replicas die while they load the model, without an error that could be caught"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. Rows are output rows (manifest rows × samples).
-
-    Attributes:
-        rows_on_the_way: answered by a replica and not committed yet: a unit of large pictures takes many minutes.
-        rows_per_s: committed and on the way, since the first replica was loaded.
-    """
-
-    stage: Literal["planning", "starting", "running", "stopping", "done"]
-    rows_total: int = 0
-    rows_ok: int = 0
-    rows_rejected: int = 0
-    rows_earlier: int = 0
-    rows_on_the_way: int = 0
-    units_total: int = 0
-    units_done: int = 0
-    replicas: int = 0
-    rows_per_s: float = 0.0
-    eta_s: float | None = None
-    message: str = ""
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended.
-
-    Attributes:
-        outcome: "done" (every row accounted for), "rejected" (more rows rejected than allowed), "stopped" (resumable).
-        rows, ok, rejected: of the whole output, this run's and earlier ones'.
-        earlier: rows that earlier runs had done.
-        seconds: this run's.
-        message: why it ended like this, where that needs saying.
-    """
-
-    outcome: Literal["done", "rejected", "stopped"]
-    rows: int
-    ok: int
-    rejected: int
-    earlier: int
-    seconds: float
-    message: str
-    output: str
-
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass
@@ -101,6 +53,7 @@ class Driver:
     blocked: str = ""
     why: str = ""
     vitals: Vitals | None = None
+    tried: bool = False
 
     def __post_init__(self) -> None:
         self.job = self.context.job
@@ -172,6 +125,9 @@ class Driver:
                 pass
             else:
                 if item is None:
+                    self._look(supervisor)
+                    if self.fatal is not None:  # every unit came back untouched before the loop saw why
+                        self.why = self.why or self.fatal.message
                     return
                 if isinstance(item, BaseException):
                     raise _as_ours(item)
@@ -179,14 +135,25 @@ class Driver:
             now = time.monotonic()
             if now - shown_at >= PROGRESS_EVERY_S:
                 shown_at = now
-                self.vitals = _vitals(supervisor)
-                if not self.vitals.replicas and not self.vitals.crashes:
-                    self.working_since = now  # the pool is still loading
-                self.on_progress(self.progress("stopping" if self.stopping else "running"))
+                self._look(supervisor)
+                self.on_progress(
+                    self.progress("stopping" if self.stopping else "running" if self.tried else "starting")
+                )
             if not self.stopping and (why := self._reason_to_stop()):
                 self.why = why
                 supervisor.stop.remote()
                 give_up_at = now + self.job.limits.grace_s
+
+    def _look(self, supervisor: Any) -> None:
+        """Ask the supervisor how the run is."""
+        self.vitals = _vitals(supervisor)
+        trial = self.vitals.trial
+        self.fatal = self.fatal or trial.failure
+        if trial.open and not self.tried:
+            self.tried = True
+            self.note(trial.said)
+        if not self.tried or not (self.vitals.replicas or self.vitals.crashes):
+            self.working_since = time.monotonic()  # the pool is still loading
 
     def _take(self, outcome: Outcome, supervisor: Any) -> None:
         unit = outcome.unit
@@ -223,7 +190,7 @@ class Driver:
             return LOAD_DEATH
         return ""
 
-    def progress(self, stage: Any) -> Progress:
+    def progress(self, stage: Stage) -> Progress:
         new = self.ok + self.rejected - self.earlier
         left = self.rows_total - self.ok - self.rejected
         answered = self.vitals.rows_answered if self.vitals else 0
@@ -254,9 +221,10 @@ class Driver:
         """
         if self.fatal is not None:
             failure = self.fatal
-            error = EngineError(
-                f"{failure.stage}: {failure.message}", remedy="What is committed stays; the same command resumes."
-            )
+            remedy = "What is committed stays; the same command resumes."
+            if failure.stage == "preflight":
+                remedy = "No unit was tried in this run."
+            error = EngineError(f"{failure.stage}: {failure.message}", remedy=remedy)
             error.add_note(failure.details)
             raise error
         ok = rejected = seen = 0
@@ -303,8 +271,10 @@ def _stalled(vitals: Vitals) -> str:
         f"{replica} has rows {rows[0]} to {rows[1] - 1} of unit {unit} for {seconds:.0f} s"
         for unit, (rows, replica, seconds) in vitals.working.items()
     )
-    held = working or (
-        "no replica has a unit" if vitals.replicas else f"no replica is up, {vitals.loading} are loading"
+    held = (
+        working
+        or vitals.trial.doing
+        or ("no replica has a unit" if vitals.replicas else f"no replica is up, {vitals.loading} are loading")
     )
     return f"no progress for {vitals.idle_s:.0f} s: {held}"
 

@@ -10,22 +10,22 @@ import contextlib
 import json
 import logging
 import os
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.context import RunContext
-from pipeline.errors import StorageError, UniPicError
+from pipeline.failure import Failure
 from pipeline.finish import finish
 from pipeline.prepare import prepare
 from pipeline.quiet import quiet_native_stderr
 from pipeline.records import Receipt, Unit
-from pipeline.replica import MakeEngine, Replica
-from pipeline.supervisor import Door, RemoteDoor, Supervisor
+from pipeline.replica import MakeEngine
+from pipeline.supervisor import Door, RemoteDoor, Rows, Supervisor
+from pipeline.trial import admitted
 
 # Unequal shares keep Ray from fusing neighbouring stages into one task (which would move decoding into the replica).
 PREPARE_CPUS = 0.5
@@ -34,25 +34,6 @@ UNITS_PER_REPLICA_AT_ONCE = 3  # one unpacked, one on the device, one packed
 
 TRAVELLING = pa.schema([("unit", pa.string()), ("payload", pa.large_binary()), ("error", pa.string())])
 """One row a block. `payload`: an Arrow IPC stream, opened without copying; null when there is nothing to work on."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a unit has no receipt: an exception told across processes.
-
-    Attributes:
-        retryable: the unit may be tried again in this run.
-        storage: bytes could not be read or written. Somebody mends that outside the job (new credentials, space), so
-            the run stops and can be resumed.
-        details: a traceback, where the message alone does not explain it.
-    """
-
-    kind: str
-    message: str
-    stage: str
-    retryable: bool = False
-    storage: bool = False
-    details: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,33 +73,37 @@ def _stage(name: str, batch: pa.Table, work: Callable[[Unit, Any], pa.Buffer | N
     try:
         return _travel(unit.as_py(), work(Unit.from_json(unit.as_py()), payload))
     except Exception as caught:
-        ours = isinstance(caught, UniPicError)
-        failure = {
-            "kind": type(caught).__name__,
-            "message": str(caught),
-            "stage": name,
-            "retryable": isinstance(caught, UniPicError) and caught.retryable,
-            "storage": isinstance(caught, StorageError),
-            "details": "" if ours and caught.__cause__ is None else traceback.format_exc(),
-        }
-        return _travel(unit.as_py(), None, json.dumps(failure))
+        return _travel(unit.as_py(), None, json.dumps(asdict(Failure.of(caught, name))))
 
 
 def prepare_stage(batch: pa.Table, context: RunContext, door: Door) -> pa.Table:
     return _stage("prepare", batch, lambda unit, _: None if door.stopping() else pack(prepare(unit, context)))
 
 
-class ReplicaStage:
+class _WithReplica:
     """One replica of the pool."""
 
-    def __init__(self, context: RunContext, door: Door, make_engine: MakeEngine) -> None:
-        self.door = door
-        self.replica = Replica(context, door, make_engine)
+    def __init__(self, context: RunContext, door: Door, make_engine: MakeEngine, first: Unit) -> None:
+        import ray
 
+        self.context = context
+        self.door = door
+        actor = ray.get_runtime_context().get_actor_id()
+        self.replica = admitted(context, door, make_engine, unit=first, actor=actor)
+
+    def _answered(self, unit: Unit, prepared: Callable[[], pa.Table]) -> pa.Table | None:
+        """None where the run is stopping: nothing new is begun."""
+        crashed: list[Rows] | None = self.door.start(unit.id)
+        if crashed is None or self.replica is None:
+            return None
+        return self.replica.answer(unit, prepared(), crashed)
+
+
+class ReplicaStage(_WithReplica):
     def __call__(self, batch: pa.Table) -> pa.Table:
         def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer | None:
-            crashed = self.door.start(unit.id)
-            return None if crashed is None else pack(self.replica.answer(unit, unpack(payload), crashed))
+            answered = self._answered(unit, lambda: unpack(payload))
+            return None if answered is None else pack(answered)
 
         return _stage("replica", batch, work)
 
@@ -130,20 +115,14 @@ def finish_stage(batch: pa.Table, context: RunContext) -> pa.Table:
     return _stage("finish", batch, work)
 
 
-class FusedStage:
+class FusedStage(_WithReplica):
     """All three stages in the replica's own process: no copies, but CPU work stays on the replica's node."""
-
-    def __init__(self, context: RunContext, door: Door, make_engine: MakeEngine) -> None:
-        self.context = context
-        self.door = door
-        self.replica = Replica(context, door, make_engine)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         def work(unit: Unit, _: object) -> pa.Buffer | None:
-            crashed = self.door.start(unit.id)
-            if crashed is None:
+            answered = self._answered(unit, lambda: prepare(unit, self.context))
+            if answered is None:
                 return None
-            answered = self.replica.answer(unit, prepare(unit, self.context), crashed)
             return pa.py_buffer(finish(unit, answered, self.context).to_json().encode())
 
         return _stage("prepare", batch, work)
@@ -163,8 +142,8 @@ def outcomes(units: Sequence[Unit], context: RunContext, supervisor: Any, make_e
     door = RemoteDoor(supervisor)
     compute = context.job.compute
     pool = ActorPoolStrategy(
-        min_size=compute.replicas.min,
-        max_size=compute.replicas.max,
+        min_size=min(compute.replicas.min, len(units)),
+        max_size=min(compute.replicas.max, len(units)),
         max_concurrent_calls_per_actor=UNITS_PER_REPLICA_AT_ONCE,
         enable_true_multi_threading=True,
     )
@@ -174,7 +153,7 @@ def outcomes(units: Sequence[Unit], context: RunContext, supervisor: Any, make_e
         "compute": pool,
         "num_cpus": compute.cpus_per_replica,
         "num_gpus": compute.gpus_per_replica or None,
-        "fn_constructor_kwargs": {"context": context, "door": door, "make_engine": make_engine},
+        "fn_constructor_kwargs": {"context": context, "door": door, "make_engine": make_engine, "first": units[0]},
     }
     source = pa.concat_tables([_travel(unit.to_json(), None) for unit in units])
     dataset = ray.data.from_arrow(source).repartition(target_num_rows_per_block=1)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pipeline.context import RunContext
 from pipeline.crashpoints import crash_point
 from pipeline.errors import EngineError
+from pipeline.failure import essence
 from pipeline.job import CaptionParams, Job
 from pipeline.records import FAULT, Unit
 from pipeline.supervisor import Door, Rows
@@ -154,7 +155,7 @@ class Replica:
             self.batch_size = self.planned_batch_size
         except Exception as error:
             # Ray would start a replica that cannot load again and again: the first unit carries the reason out instead.
-            self.broken = EngineError(f"the replica could not load its model: {type(error).__name__}: {error}")
+            self.broken = EngineError(f"the replica could not load its model: {essence(error)}")
             self.broken.__cause__ = error
         door.loaded(self.name)
 

@@ -10,6 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pipeline.failure import Failure
+from pipeline.gate import Gate, Report, Word
+
 Rows = tuple[int, int]
 """Half-open range [first, last) of positions among a unit's well rows."""
 
@@ -25,6 +28,7 @@ class Vitals:
         crashes: micro-batches that killed a replica.
         idle_s: seconds since anything moved.
         working: unit id → (rows, replica, seconds) of the micro-batches now running.
+        trial: how the first replica does, whom the others wait for.
     """
 
     replicas: int
@@ -33,12 +37,17 @@ class Vitals:
     crashes: int
     idle_s: float
     working: dict[str, tuple[Rows, str, float]]
+    trial: Report
 
 
 class Door(Protocol):
     """What stages call; `RemoteDoor` and `LocalDoor` are the two ways through it."""
 
     def stopping(self) -> bool: ...
+    def may_load(self, actor: str) -> Word: ...
+    def trial_loaded(self, seconds: float) -> None: ...
+    def trial_passed(self, said: str) -> None: ...
+    def trial_failed(self, failure: Failure) -> None: ...
     def loading(self, replica: str) -> None: ...
     def loaded(self, replica: str) -> None: ...
     def start(self, unit: str) -> list[Rows] | None: ...
@@ -58,12 +67,33 @@ class Supervisor:
     rows_answered: int = 0
     crashes: int = 0
     moved_at: float = field(default_factory=time.monotonic)
+    gate: Gate = field(default_factory=Gate)
 
     def stop(self) -> None:
         self.stop_asked = True
 
     def stopping(self) -> bool:
         return self.stop_asked
+
+    def may_load(self, actor: str) -> Word:
+        """What the replica in `actor` may do; see `Gate.ask`."""
+        word: Word = "leave" if self.stop_asked else self.gate.ask(actor)
+        if self.gate.failure is not None:
+            self.stop_asked = True
+        return word
+
+    def trial_loaded(self, seconds: float) -> None:
+        self.gate.loaded(seconds)
+        self.moved_at = time.monotonic()
+
+    def trial_passed(self, said: str) -> None:
+        self.gate.passed(said)
+        self.moved_at = time.monotonic()
+
+    def trial_failed(self, failure: Failure) -> None:
+        """The job cannot run: no unit is to be started any more."""
+        self.gate.failed(failure)
+        self.stop_asked = True
 
     def loading(self, replica: str) -> None:
         self.loading_since[replica] = time.monotonic()
@@ -113,6 +143,7 @@ class Supervisor:
             crashes=self.crashes,
             idle_s=now - self.moved_at,
             working={unit: (rows, replica, now - since) for unit, (rows, replica, since) in self.in_flight.items()},
+            trial=self.gate.report(),
         )
 
 
@@ -124,6 +155,19 @@ class RemoteDoor:
 
     def stopping(self) -> bool:
         return bool(self._ask("stopping"))
+
+    def may_load(self, actor: str) -> Word:
+        word: Word = self._ask("may_load", actor)
+        return word
+
+    def trial_loaded(self, seconds: float) -> None:
+        self._ask("trial_loaded", seconds)
+
+    def trial_passed(self, said: str) -> None:
+        self._ask("trial_passed", said)
+
+    def trial_failed(self, failure: Failure) -> None:
+        self._ask("trial_failed", failure)
 
     def loading(self, replica: str) -> None:
         self._ask("loading", replica)

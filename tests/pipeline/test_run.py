@@ -237,19 +237,23 @@ def test_a_replica_that_hangs_writes_its_stacks_and_its_row_is_found(tmp_path: P
     assert "no answer for rows 1 to 1" in report.read_text() and "in _one_row" in report.read_text()
 
 
-def test_a_run_without_any_progress_stops_and_says_who_waits(tmp_path: Path) -> None:
-    write_prompts(tmp_path / "manifest" / "a.parquet", ["hang"])
-    job = make_job(tmp_path, limits__stall_s=2.0, limits__grace_s=0.0)
+@pytest.mark.parametrize(
+    ("prompts", "who"),
+    [(["hang"], "the first replica has tried to answer its first row for"), (["a", "hang"], "has rows 1 to 1 of unit")],
+)
+def test_a_run_without_any_progress_stops_and_says_who_waits(tmp_path: Path, prompts: list[str], who: str) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", prompts)
+    job = make_job(tmp_path, compute__batch_size=1, limits__stall_s=3.0, limits__grace_s=0.0)
     result = run(job, make_engine=FakeEngine)
     assert result.outcome == "stopped"
-    assert "no progress for" in result.message and "has rows 0 to 0 of unit" in result.message
+    assert "no progress for" in result.message and who in result.message
 
 
 def test_a_second_run_at_once_says_that_it_found_company(tmp_path: Path) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
     job = make_job(tmp_path)
     notes: list[str] = []
-    with presence(Ledger(job.output.uri, Storage(job.storage))):
+    with presence(Ledger(job.output.uri, Storage(job.storage)), warn=notes.append):
         run(job, make_engine=FakeEngine, on_progress=lambda progress: notes.extend(progress.notes))
     assert "another run of this job is at work here" in notes[0]
     assert list((tmp_path / "out" / "_unipic" / "running").iterdir()) == []
