@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from jobs import demo_shapes
-from jobs.evaluate import SHIPPED
 from jobs.words import count, duration
+from model.tiny.shipped import shipped_checkpoint
 
 FOLDER = Path("demo-output")
 GENERATE, CAPTION, EDIT = (f"configs/demo-{task}.yaml" for task in ("generate", "caption", "edit"))
@@ -44,8 +44,8 @@ def main() -> None:
 
 def make_checkpoint(folder: Path) -> bool:
     """A copy of the small trained checkpoint where one ships, else a random one; returns which."""
-    if (SHIPPED / "digests.json").is_file():
-        shutil.copytree(SHIPPED, folder)
+    if shipped := shipped_checkpoint():
+        shutil.copytree(shipped, folder)
         return True
     call("init-tiny", str(folder))
     return False

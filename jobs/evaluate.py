@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jobs.shapes import Settings
 
 app = typer.Typer(help="Measure how good a checkpoint is.", rich_markup_mode=None, no_args_is_help=False)
-SHIPPED = Path(__file__).resolve().parent.parent / "model" / "tiny" / "checkpoint"
 
 
 class Schedule(StrEnum):
@@ -111,11 +110,13 @@ def _chosen(checkpoint: Path | None) -> Path:
     Raises:
         JobError: none is named and none ships.
     """
+    from model.tiny.shipped import shipped_checkpoint
     from pipeline.errors import JobError
 
-    if checkpoint is None and not (SHIPPED / "digests.json").is_file():
+    chosen = checkpoint or shipped_checkpoint()
+    if chosen is None:
         raise JobError("no trained checkpoint ships with this version", remedy="Name one with --checkpoint.")
-    return checkpoint or SHIPPED
+    return chosen
 
 
 def _evaluate(sizes: Sizes, *, output: Path, settings: Settings, seed: int, untrained: bool) -> None:

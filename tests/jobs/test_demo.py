@@ -15,11 +15,11 @@ import pytest
 
 from jobs import demo_shapes
 from jobs.demo import make_checkpoint
-from jobs.evaluate import SHIPPED
 from jobs.shapes import png, rows_of
 from model.tiny.grammar import caption_text
 from model.tiny.samplers import PromptCase
 from model.tiny.scene import render
+from model.tiny.shipped import shipped_checkpoint
 from pipeline.lineage import LINEAGE
 from tests.jobs.test_report import Reader
 
@@ -111,10 +111,11 @@ def test_pictures_of_noise_are_edited_and_told_apart_from_wrong_ones(
 
 
 def test_the_demo_takes_the_checkpoint_that_ships(tmp_path: Path) -> None:
-    if not (SHIPPED / "digests.json").is_file():
+    shipped = shipped_checkpoint()
+    if shipped is None:
         pytest.skip("the trained checkpoint is not in this checkout")
     assert make_checkpoint(tmp_path / "checkpoint")
-    assert (tmp_path / "checkpoint" / "digests.json").read_bytes() == (SHIPPED / "digests.json").read_bytes()
+    assert (tmp_path / "checkpoint" / "digests.json").read_bytes() == (shipped / "digests.json").read_bytes()
 
 
 @pytest.mark.slow
