@@ -30,7 +30,7 @@ from pipeline.errors import (
 )
 from pipeline.http_source import HttpSource
 from pipeline.image_facts import encode, facts_of
-from pipeline.storage import Storage, is_s3, join
+from pipeline.storage import Storage, is_s3, join, local_path
 from pipeline.storage_errors import TooManyBytes, credentials_at_fault
 
 __all__ = ["Fetched", "PictureLimits", "decode", "encode", "facts_of", "fetch"]
@@ -179,6 +179,7 @@ def _resolve(path: str, root: str, allow_outside_root: bool) -> str:
         if not allow_outside_root:
             raise _outside(path, root)
         return path
+    root = local_path(root)
     full, inside = os.path.realpath(os.path.join(root, path)), os.path.realpath(root or ".")
     if not allow_outside_root and os.path.commonpath([full, inside]) != inside:
         raise _outside(path, root)

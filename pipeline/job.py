@@ -9,10 +9,23 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Task = Literal["generate", "edit", "caption"]
 TASKS: tuple[Task, ...] = ("generate", "edit", "caption")
+
+
+_ELSEWHERE = re.compile(r"(?!s3://|file:///)([A-Za-z][A-Za-z0-9+.-]*://|(?:file|ftps?|https?|data):)", re.IGNORECASE)
+
+
+def _local_or_s3(value: str) -> str:
+    found = _ELSEWHERE.match(value)
+    if found is not None:
+        raise ValueError(f"must be a local path or an s3:// address, got one that begins with {found[0]}")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_local_or_s3)]
 
 
 class Closed(BaseModel):
@@ -35,7 +48,7 @@ class Columns(Closed):
 class Input(Closed):
     """Where the rows come from."""
 
-    manifest: str = Field(
+    manifest: Place = Field(
         min_length=1,
         description="Parquet, JSON, JSONL or CSV: a file, a glob, a folder; or a folder of pictures. Local or s3://.",
     )
@@ -46,7 +59,7 @@ class Input(Closed):
         default_factory=lambda: Columns(), description="Maps what the task needs to the manifest's columns."
     )
     keep: tuple[str, ...] = Field((), description="Further manifest columns to copy into the output rows.")
-    image_root: str | None = Field(
+    image_root: Place | None = Field(
         None, description="Folder that relative picture paths start from; default: the manifest file's own folder."
     )
     allow_outside_root: bool = Field(
@@ -77,7 +90,7 @@ class Input(Closed):
 class Model(Closed):
     """Which replica."""
 
-    checkpoint: str = Field(
+    checkpoint: Place = Field(
         min_length=1, description="Folder made by `unipic convert` or `unipic init-tiny`, local or s3://."
     )
     dtype: Literal["bfloat16", "float32"] = Field(
@@ -136,7 +149,7 @@ class CaptionParams(Closed):
 class Output(Closed):
     """Where the outputs go. The folder belongs to this job alone."""
 
-    uri: str = Field(min_length=1, description="Folder, local or s3://; it belongs to this job alone.")
+    uri: Place = Field(min_length=1, description="Folder, local or s3://; it belongs to this job alone.")
     images: Literal["inline", "files"] = Field(
         "inline", description="inline: bytes inside the Parquet; files: pictures beside it."
     )

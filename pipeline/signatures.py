@@ -16,6 +16,17 @@ def without_signatures(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([_clean(chunk) for chunk in column.chunks], column.type)
 
 
+def cell_without_signatures(cell: Any) -> Any:
+    """One value, its texts passed through `redact_url`."""
+    if isinstance(cell, str):
+        return redact_url(cell)
+    if isinstance(cell, (list, tuple)):
+        return type(cell)(cell_without_signatures(one) for one in cell)
+    if isinstance(cell, dict):
+        return {name: cell_without_signatures(one) for name, one in cell.items()}
+    return cell
+
+
 def _clean(array: pa.Array) -> pa.Array:
     kind = array.type
     if pa.types.is_struct(kind):  # field by field: pictures in it are not copied
@@ -24,17 +35,7 @@ def _clean(array: pa.Array) -> pa.Array:
             for at in range(kind.num_fields)
         ]
         return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
-    return pa.array([_cell(cell) for cell in array.to_pylist()], kind)
-
-
-def _cell(cell: Any) -> Any:
-    if isinstance(cell, str):
-        return redact_url(cell)
-    if isinstance(cell, (list, tuple)):
-        return type(cell)(_cell(one) for one in cell)
-    if isinstance(cell, dict):
-        return {name: _cell(one) for name, one in cell.items()}
-    return cell
+    return pa.array([cell_without_signatures(cell) for cell in array.to_pylist()], kind)
 
 
 def _holds_text(kind: pa.DataType) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, UniPicError, redact_url
+from pipeline.errors import JobError, UniPicError
 from pipeline.ledger import Ledger
+from pipeline.signatures import cell_without_signatures
 from pipeline.storage import Storage, join
 
 LINEAGE_ID = re.compile(r"[0-9a-f]{8,64}")
@@ -142,7 +143,7 @@ def _source_row(lineage: dict[str, Any], storage: Storage) -> dict[str, Any]:
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: redact_url(value) if isinstance(value, str) else value
+        name: cell_without_signatures(value)
         for name, value in row.items()
         if name != "lineage" and not isinstance(value, bytes | dict)
     }

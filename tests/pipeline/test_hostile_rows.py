@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipeline.errors import CheckpointError, JobError
 from pipeline.replay import replay
@@ -95,3 +97,16 @@ def test_files_with_columns_of_their_own_reject_rows_with_what_all_have(tmp_path
     run_here(job)
     assert len(all_rows(job)) == 2
     assert [sorted(row) for row in all_rows(job, "rejected")] == [["id", "prompt", "rejection"]] * 2
+
+
+def test_a_huge_cell_rejects_its_row_and_its_neighbours_are_delivered(tmp_path: Path) -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    pictures = pa.array([buffer.getvalue(), bytes(3_000_000), buffer.getvalue()])
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b", "c" * 3_000_000], image=pictures)
+    columns = {"prompt": "prompt", "image": "image"}
+    job = make_job(tmp_path, "edit", input__columns=columns, input__max_image_mb=1)
+    run_here(job)
+    assert [row["lineage"]["source_row"] for row in all_rows(job)] == [0]
+    kinds = [row["rejection"]["kind"] for row in all_rows(job, "rejected")]
+    assert kinds == ["PictureTooLarge", "PromptRefused"]
