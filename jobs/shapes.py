@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from model.tiny.questions import Question
     from model.tiny.score import Answer, Verdict
+    from pipeline.job import Job
     from pipeline.run import Result
 
 TASKS = ("generate", "caption", "edit")
@@ -86,9 +87,14 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 
 def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows of equal keys as a Parquet file; a file that already says so is left alone, for a changed one is refused."""
+    """Rows of equal keys as a new Parquet file.
+
+    Raises:
+        JobError: there is a file of other content: its job would be refused, for its manifest changed.
+    """
     import pyarrow as pa
 
+    from pipeline.errors import JobError
     from pipeline.lineage import LINEAGE
     from pipeline.parts import parquet_bytes
     from pipeline.records import PICTURE
@@ -98,8 +104,10 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pa.table({name: pa.array([row[name] for row in rows], kinds.get(name)) for name in (rows[0] if rows else ())})
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_bytes() != data:
+    if not path.exists():
         path.write_bytes(data)
+    elif path.read_bytes() != data:
+        raise JobError(f"{path} holds other rows", remedy="Give another output folder, or the numbers and seed it had.")
 
 
 def run_questions(asked: Sequence[Question], *, folder: Path, settings: Settings, display: Display) -> list[Result]:
@@ -110,20 +118,15 @@ def run_questions(asked: Sequence[Question], *, folder: Path, settings: Settings
     """
     import yaml
 
-    from jobs.spec import load_job
     from pipeline.graph import cluster
     from pipeline.run import run
 
-    jobs = []
-    for task in TASKS:
-        rows = [_row(one) for one in asked if one.task == task]
-        if rows:
-            write_manifest(folder / "manifests" / f"{task}.parquet", rows)
-            path = folder / f"{task}.yaml"
-            path.write_text(
-                yaml.safe_dump(settings.job(task, folder, rows=len(rows)), sort_keys=False), encoding="utf-8"
-            )
-            jobs.append(load_job(path))
+    rows = {task: [_row(one) for one in asked if one.task == task] for task in TASKS}
+    jobs = [_checked(task, folder, settings, rows=len(rows[task])) for task in TASKS]
+    for job in jobs:
+        write_manifest(folder / "manifests" / f"{job.task}.parquet", rows[job.task])
+        text = yaml.safe_dump(settings.job(job.task, folder, rows=len(rows[job.task])), sort_keys=False)
+        (folder / f"{job.task}.yaml").write_text(text, encoding="utf-8")
     results = []
     needed = max(job.compute.replicas.max * job.compute.cpus_per_replica for job in jobs) + 1
     with cluster(None, cpus=needed, verbose=False):
@@ -131,6 +134,19 @@ def run_questions(asked: Sequence[Question], *, folder: Path, settings: Settings
             display.say(f"{job.name}:")
             results.append(run(job, on_progress=display))
     return results
+
+
+def _checked(task: str, folder: Path, settings: Settings, *, rows: int) -> Job:
+    """One task's job, refused before anything is written where its checkpoint or its output cannot be used."""
+    from jobs.spec import JOBS
+    from pipeline.ledger import Ledger
+    from pipeline.storage import Storage
+    from pipeline.weights import describe
+
+    job = JOBS[task].model_validate(settings.job(task, folder, rows=rows))
+    storage = Storage()
+    Ledger(job.output.uri, storage).check_owner(job, describe(job.model.checkpoint, storage).digest)
+    return job
 
 
 def _row(question: Question) -> dict[str, Any]:

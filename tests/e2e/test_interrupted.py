@@ -32,13 +32,13 @@ def wait_for_receipt(output: Path) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_exits_with_3_and_the_same_command_goes_on(
-    checkpoint: Path, tmp_path: Path, sign: signal.Signals
+    random_checkpoint: Path, tmp_path: Path, sign: signal.Signals
 ) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", [f"thing {n}" for n in range(ROWS)])
     job = write_job(
         tmp_path,
         "generate",
-        checkpoint=checkpoint,
+        checkpoint=random_checkpoint,
         manifest=str(tmp_path / "manifest"),
         output=str(tmp_path / "out"),
         params={**SIZE, "num_iterations": 16, "diffusion_steps": 50},

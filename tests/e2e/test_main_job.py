@@ -61,7 +61,7 @@ def geneval_on_s3(
         "edit",
         output=f"{bucket}/edits",
         input={"columns": {"id": "id", "image": "image"}},
-        params={**FAST, "guidance": 1.0, "instruction": "Make it night."},
+        params={**FAST, "num_iterations": 2, "guidance": 1.0, "instruction": "Make it night."},
         **made,
     )
     for job in (generate, caption, edit):

@@ -19,6 +19,7 @@ from model.tiny.questions import Question, questions
 from model.tiny.samplers import CaptionCase
 from model.tiny.scene import render
 from model.tiny.score import scores
+from pipeline.errors import JobError
 
 IMAGE = {
     "num_iterations": 16,
@@ -99,10 +100,12 @@ def test_the_jobs_are_valid_and_no_replica_is_without_work(task: str, tmp_path: 
     assert JOBS[task].model_validate(SETTINGS.job(task, tmp_path, rows=2000)).compute.replicas.max == 2
 
 
-def test_a_manifest_that_says_the_same_is_not_touched(tmp_path: Path) -> None:
+def test_a_manifest_that_says_the_same_is_not_touched_and_another_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     write_manifest(path, [{"id": "a", "prompt": "x"}])
     before = path.stat().st_mtime_ns
     write_manifest(path, [{"id": "a", "prompt": "x"}])
     assert path.stat().st_mtime_ns == before
+    with pytest.raises(JobError, match=r"m\.parquet holds other rows"):
+        write_manifest(path, [{"id": "a", "prompt": "y"}])
     assert rows_of(tmp_path / "nothing") == {}

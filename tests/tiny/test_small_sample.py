@@ -34,8 +34,8 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def asked() -> list[Question]:
-    """33 prompts, 16 pictures to describe, 16 to edit; half of all but single shapes are held out."""
-    return questions(prompts=24, captions=16, edits=12, seed=11)
+    """44 prompts, 16 pictures to describe, 24 to edit; half of all but single shapes are held out."""
+    return questions(prompts=44, captions=16, edits=24, seed=11)
 
 
 def _score(engine: Engine, asked: list[Question]) -> Scores:
