@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from model.tiny.sizes import tiny_config
 from model.tiny.train_joint import JointRecipe, initialise, train_joint
 from model.tiny.train_vae import VaeRecipe, train_vae
 from model.tiny.vocabulary import vocabulary_size, write_vocabulary
+from model.tiny.whiten import whiten
 from model.unipic import UniPic
 
 
@@ -59,9 +59,7 @@ def train(out: Path, *, work: Path, device: str, vae_recipe: VaeRecipe, joint_re
     encoded = work / "latents.pt"
     if not encoded.exists():
         torch.save(encode_scenes(vae, pool.scenes, device=device, report=_say), encoded)
-    latents = torch.load(encoded, weights_only=True)
-    scale = 1 / float(latents.std())
-    config = replace(config, vae=replace(config.vae, scale=scale))
+    latents = whiten(vae, torch.load(encoded, weights_only=True))
     torch.manual_seed(joint_recipe.seed)
     model = UniPic(config)
     initialise(model)
@@ -69,7 +67,7 @@ def train(out: Path, *, work: Path, device: str, vae_recipe: VaeRecipe, joint_re
     model.to(device)
     average = train_joint(
         model,
-        Batches(pool, latents * scale, PromptWriter(vocabulary), device=device),
+        Batches(pool, latents, PromptWriter(vocabulary), device=device),
         recipe=joint_recipe,
         state=work / "joint.pt",
         report=_say,
