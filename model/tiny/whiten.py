@@ -33,6 +33,6 @@ def whiten(vae: Vae, latents: Tensor, *, floor: float = FLOOR) -> Tensor:
     bias[:channels] = (forward @ (bias[:channels].double() - mean)).to(bias)
     weight, bias = vae.post_quant_conv.weight, vae.post_quant_conv.get_parameter("bias")
     matrix = weight[:, :, 0, 0].double()
-    bias += (matrix @ mean).to(bias)
+    bias.add_((matrix @ mean).to(bias))
     weight.copy_((matrix @ backward)[:, :, None, None])
     return ((flat - mean) @ forward.T).float().unflatten(0, latents.shape[:2])
