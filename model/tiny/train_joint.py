@@ -24,18 +24,18 @@ from model.unipic import UniPic
 class JointRecipe:
     """Steps, rows and weights of the joint training."""
 
-    steps: int = 6000
-    generation_rows: int = 128
+    steps: int = 10000
+    generation_rows: int = 96
     edit_rows: int = 40
-    caption_rows: int = 12
-    noisings: int = 4
-    peak_rate: float = 1.5e-3
-    warmup_steps: int = 200
+    caption_rows: int = 16
+    noisings: int = 2
+    peak_rate: float = 2e-3
+    warmup_steps: int = 100
     # The rate falls to nothing over this last share of the steps.
     decay_share: float = 0.35
     caption_weight: float = 0.3
-    edits_per_kind: int = 4000
-    scenes_per_task: int = 3000
+    edits_per_kind: int = 6000
+    scenes_per_task: int = 5000
     seed: int = 0
 
 
