@@ -69,7 +69,7 @@ def run_job(
     from pipeline.run import run
 
     stop = threading.Event()
-    with Display() as display, _Signals(stop, display.say) as signals:
+    with Display() as display, Signals(stop, display.say) as signals:
 
         def on_progress(progress: Progress) -> None:
             signals.install()
@@ -96,7 +96,7 @@ def run_job(
     raise typer.Exit(_told(result))
 
 
-class _Signals:
+class Signals:
     """Turns the first SIGINT or SIGTERM into a request to stop, and the second into leaving at once.
 
     Ray sets handlers of its own when it starts, so `install` is called again whenever the run reports; on leaving the
@@ -108,7 +108,7 @@ class _Signals:
         self.say = say
         self.before: dict[int, Any] = {}
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> Signals:
         self.before = {number: signal.getsignal(number) for number in _SIGNALS}
         self.install()
         return self

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import threading
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import progress as bars
 from rich.console import Console
 
-from jobs.exits import FAULT
+from jobs.exits import FAULT, STOPPED
 from jobs.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_of
+from jobs.progress import Display
+from jobs.run import Signals
 from jobs.words import as_json, count
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+    from pipeline.run import Progress, Result
+    from pipeline.storage import Storage
+    from pipeline.verify import Report
 
 _SHOWN = 50
 
 
 def verify_output(
     output: OutputUri,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Forget damaged units: the next `unipic run` of the job does just them.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Do damaged units again, and verify once more.")] = False,
     replay: Annotated[
         int, typer.Option(metavar="N", min=0, help="Also make N random rows again and compare; loads the model.")
     ] = 0,
@@ -30,36 +37,91 @@ def verify_output(
 ) -> None:
     """Audit a whole output.
 
-    Every unit, part, row, picture and lineage is held against its receipt. Exits with 1 on any problem.
+    Every unit, part, row, picture and lineage is held against its receipt. Exits with 1 on any problem that is left.
+
+    --repair needs the manifest and the checkpoint where the job had them; relative paths start from this folder. Files
+    in the output that are nobody's are moved to _unipic/set-aside.
 
     \b
     Examples:
       unipic verify demo-output/pictures
       unipic verify demo-output/pictures --replay 20
-      unipic verify demo-output/pictures --repair; unipic run configs/demo-generate.yaml
+      unipic verify demo-output/pictures --repair
     """
+    storage = storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    report = _audited(output, storage, replay)
+    if not json:
+        _tell(report)
+    reports, stopped = [report], False
+    if repair and not report.ok:
+        stopped = _mend(output, storage, report)
+        reports.append(_audited(output, storage, replay))
+        if not json:
+            _tell(reports[-1])
+    if json:
+        typer.echo(as_json(reports if repair else report))
+    if not reports[-1].ok:
+        raise typer.Exit(STOPPED if stopped else FAULT)
+
+
+def _audited(output: str, storage: Storage, replay: int) -> Report:
     from pipeline.replay import replay_sample
-    from pipeline.verify import repair as forget
     from pipeline.verify import verify
 
-    storage = storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
     console = Console(stderr=True, highlight=False)
     with bars.Progress(console=console, transient=True, disable=not console.is_terminal) as live:
         bar = live.add_task("auditing units", total=None)
         report = verify(output, storage, on_unit=lambda done, planned: live.update(bar, completed=done, total=planned))
     for problem in replay_sample(output, replay, storage):
         report.add(problem)
-    if json:
-        typer.echo(as_json(report))
-    else:
-        rows = f"{report.data:,} data and {report.rejected:,} rejected of {count(report.rows, 'row')}"
-        typer.echo(f"{output}: {'sound' if report.ok else 'NOT sound'}; {rows} in {count(report.units, 'unit')}")
-        for kind, number in report.counts.most_common():
-            typer.echo(f"  {kind}: {number:,}")
-        for problem in report.problems[:_SHOWN]:
-            typer.echo(f"    {problem.where}: {problem.message}")
-    if repair and report.damaged_units:
-        forgotten = count(forget(output, storage, report), "damaged unit")
-        typer.echo(f"{forgotten} forgotten; run the job again to have them done", err=True)
-    if not report.ok:
-        raise typer.Exit(FAULT)
+    return report
+
+
+def _tell(report: Report) -> None:
+    rows = f"{report.data:,} data and {report.rejected:,} rejected of {count(report.rows, 'row')}"
+    typer.echo(f"{report.output}: {'sound' if report.ok else 'NOT sound'}; {rows} in {count(report.units, 'unit')}")
+    for kind, number in sorted(report.counts.items(), key=lambda one: -one[1]):
+        typer.echo(f"  {kind}: {number:,}")
+    for problem in report.problems[:_SHOWN]:
+        typer.echo(f"    {problem.where}: {problem.message}")
+
+
+def _mend(output: str, storage: Storage, report: Report) -> bool:
+    """Repair and do again what was damaged; whether that was stopped early."""
+    from pipeline.errors import JobError
+    from pipeline.repair import redo, repair
+
+    # Before anything is forgotten: the receipts of damaged units still say what their micro-batch was.
+    job, files, why = None, set[str](), ""
+    try:
+        job, files = redo(output, storage, report)
+    except JobError as error:
+        why = str(error)
+    done = repair(output, storage, report)
+    if done.swept:
+        typer.echo(f"{count(done.swept, 'part')} of superseded or interrupted tries deleted", err=True)
+    if done.set_aside:
+        typer.echo(f"{count(done.set_aside, 'file')} moved to {output.rstrip('/')}/_unipic/set-aside", err=True)
+    if not done.forgotten:
+        return False
+    typer.echo(f"{count(done.forgotten, 'damaged unit')} to be done again", err=True)
+    if job is not None:
+        try:
+            return _run(job, files).outcome == "stopped"
+        except JobError as error:
+            why = str(error)
+    typer.echo(f"run.json's job cannot do them: {why}\n  `unipic run` of the job will.", err=True)
+    return False
+
+
+def _run(job: Job, files: set[str]) -> Result:
+    from pipeline.run import run
+
+    stop = threading.Event()
+    with Display() as display, Signals(stop, display.say) as signals:
+
+        def on_progress(progress: Progress) -> None:
+            signals.install()
+            display(progress)
+
+        return run(job, only=files, on_progress=on_progress, stop=stop)

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,11 @@ DEAD_AFTER_S = 3 * BEAT_S  # a run that missed three beats is taken for gone
 
 
 @contextmanager
-def presence(ledger: Ledger) -> Iterator[list[str]]:
+def presence(ledger: Ledger, *, warn: Callable[[str], None]) -> Iterator[list[str]]:
     """Say that this run is here for as long as the body takes.
+
+    Args:
+        warn: told that the sign could not be taken down: that makes no finished run a failed one.
 
     Yields:
         Who else is here: "<host>, process <pid>, since <seconds> s".
@@ -43,7 +46,7 @@ def presence(ledger: Ledger) -> Iterator[list[str]]:
             except StorageError:  # the run's own writes will say so, louder
                 continue
 
-    others = _others(ledger)
+    others = at_work(ledger)
     beat()
     heart = threading.Thread(target=keep_beating, daemon=True)
     heart.start()
@@ -52,10 +55,14 @@ def presence(ledger: Ledger) -> Iterator[list[str]]:
     finally:
         ended.set()
         heart.join()
-        ledger.storage.delete(uri)
+        try:
+            ledger.storage.delete(uri)
+        except StorageError as error:
+            warn(f"{uri} still says that this run is at work; it counts for {DEAD_AFTER_S:.0f} s: {error.message}")
 
 
-def _others(ledger: Ledger) -> list[str]:
+def at_work(ledger: Ledger) -> list[str]:
+    """Runs that are at work in this output; signs of those that died are taken down."""
     found = []
     for one in ledger.storage.list(join(ledger.output_uri, RUNNING), suffix=".json"):
         try:

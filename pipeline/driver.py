@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Literal
@@ -94,7 +94,9 @@ class Driver:
 
     def waves(self) -> Iterator[list[Unit]]:
         """What is left, in the manifest's order, then what failed in passing and may be tried again."""
-        left = (unit for unit in units(self.manifest, self.rows_per_unit) if unit.id not in self.done)
+        begun = self.ledger.begun
+        planned = units(self.manifest, self.rows_per_unit)
+        left = (replace(unit, again=unit.id in begun) for unit in planned if unit.id not in self.done)
         while wave := list(islice(left, WAVE_UNITS)):
             yield wave
         while self.again:
@@ -163,7 +165,7 @@ class Driver:
         elif outcome.failure is not None:
             tries = self.tries[unit.id] = self.tries.get(unit.id, 0) + 1
             if outcome.failure.retryable and tries < UNIT_TRIES:
-                self.again.append(unit)
+                self.again.append(replace(unit, again=True))
             elif outcome.failure.storage:
                 self.blocked = self.blocked or outcome.failure.message
             else:

@@ -1,6 +1,7 @@
 """OpenLineage run events of an output, one JSON a line: what a data catalogue needs to draw the job.
 
-The events follow the OpenLineage 2-0-2 RunEvent schema.
+Each run has a file of its own: object stores cannot append, and two runs at once must not lose each other's lines. The
+events follow the OpenLineage 2-0-2 RunEvent schema.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from pipeline.context import code_version
-from pipeline.errors import ObjectMissing, redact
+from pipeline.errors import StorageError, redact
 from pipeline.job import Job
 from pipeline.ledger import META, Ledger
 from pipeline.manifest import Manifest
 from pipeline.storage import join
 
-EVENTS = f"{META}/events.ndjson"
+EVENTS = f"{META}/events"
 SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 PRODUCER = "urn:unipic-batch"
 ENDS = {"done": "COMPLETE", "rejected": "FAIL", "stopped": "ABORT"}
@@ -27,17 +27,28 @@ MAX_INPUTS = 100  # a manifest of many thousand files is named by its folder in 
 
 
 @contextmanager
-def emit(ledger: Ledger, job: Job, manifest: Manifest) -> Iterator[Callable[[str], None]]:
-    """START now; COMPLETE, FAIL or ABORT when the yielded function is told the outcome, FAIL when the body raises."""
+def emit(
+    ledger: Ledger, job: Job, manifest: Manifest, *, warn: Callable[[str], None]
+) -> Iterator[Callable[[str], None]]:
+    """START now; COMPLETE, FAIL or ABORT when the yielded function is told the outcome, FAIL when the body raises.
+
+    Args:
+        warn: told that the last event could not be written: that makes no finished run a failed one.
+    """
     run_id = str(uuid.uuid4())
+    uri = join(ledger.output_uri, EVENTS, f"{run_id}.ndjson")
+    start = _event("START", run_id, job, manifest)
     ended = False
 
     def close(outcome: str) -> None:
         nonlocal ended
         ended = True
-        _append(ledger, _event(ENDS.get(outcome, "FAIL"), run_id, job, manifest))
+        try:
+            ledger.storage.write(uri, start + _event(ENDS.get(outcome, "FAIL"), run_id, job, manifest))
+        except StorageError as error:
+            warn(f"{uri} lacks this run's last event: {error.message}")
 
-    _append(ledger, _event("START", run_id, job, manifest))
+    ledger.storage.write(uri, start)
     try:
         yield close
     finally:
@@ -45,9 +56,9 @@ def emit(ledger: Ledger, job: Job, manifest: Manifest) -> Iterator[Callable[[str
             close("failed")
 
 
-def _event(kind: str, run_id: str, job: Job, manifest: Manifest) -> dict[str, Any]:
+def _event(kind: str, run_id: str, job: Job, manifest: Manifest) -> bytes:
     inputs = [_dataset(one.uri) for one in manifest.files[:MAX_INPUTS]]
-    return {
+    event = {
         "eventType": kind,
         "eventTime": datetime.now(UTC).isoformat(),
         "run": {"runId": run_id},
@@ -57,6 +68,7 @@ def _event(kind: str, run_id: str, job: Job, manifest: Manifest) -> dict[str, An
         "producer": f"{PRODUCER}/{code_version()}",
         "schemaURL": SCHEMA,
     }
+    return json.dumps(event, sort_keys=True).encode() + b"\n"
 
 
 def _dataset(uri: str) -> dict[str, str]:
@@ -65,13 +77,3 @@ def _dataset(uri: str) -> dict[str, str]:
         return {"namespace": "file", "name": uri}
     bucket, _, key = rest.partition("/")
     return {"namespace": f"{scheme}://{bucket}", "name": key or "/"}
-
-
-def _append(ledger: Ledger, event: dict[str, Any]) -> None:
-    """Object stores cannot append: read, add a line, write. A run adds two lines, so the file stays small."""
-    uri = join(ledger.output_uri, EVENTS)
-    try:
-        before = ledger.storage.read(uri)
-    except ObjectMissing:
-        before = b""
-    ledger.storage.write(uri, before + json.dumps(event, sort_keys=True).encode() + b"\n")

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from pipeline.context import RunContext
 from pipeline.crashpoints import crash_point
-from pipeline.ledger import receipt_path
+from pipeline.ledger import part_name, receipt_path
 from pipeline.lineage import sha256
-from pipeline.parts import data_part, data_rows, part_name, rejected_part
+from pipeline.parts import data_part, data_rows, rejected_part
 from pipeline.records import Part, Receipt, Unit
 from pipeline.storage import join
 
@@ -42,7 +42,7 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
         ("data", data_part(unit, rows, answered, context)),
     ):
         if data is not None:
-            path = f"{folder}/{part_name(unit)}"
+            path = f"{folder}/{part_name(unit.id, unit.retry)}"
             crash_point(f"finish.before_{folder}")
             context.storage.write(join(output, path), data)
             crash_point(f"finish.after_{folder}")
@@ -68,37 +68,47 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
 def _commit(unit: Unit, receipt: Receipt, context: RunContext) -> Receipt:
     """Put the receipt where it makes the unit done, unless it is done already."""
     uri = join(context.job.output.uri, receipt_path(receipt.unit))
+    if unit.again:
+        # Before the receipt: a death in between leaves a unit to be done, never a done unit with rows in two places.
+        _delete(_own_paths(unit), receipt, context)
     crash_point("finish.before_receipt")
     ours = context.storage.put_if_absent(uri, receipt.to_json().encode())
     crash_point("finish.after_receipt")
-    if not ours:
-        return Receipt.from_json(context.storage.read(uri))
-    _clear(unit, receipt, context)
-    return receipt
+    if ours:
+        return receipt
+    stands = Receipt.from_json(context.storage.read(uri))
+    _delete({part.path for part in receipt.parts}, stands, context)
+    return stands
 
 
 def _commit_retry(unit: Unit, receipt: Receipt, context: RunContext) -> Receipt:
     """Fold rows that went well this time into the unit's receipt; the rest stands in the new rejected part."""
     uri = join(context.job.output.uri, receipt_path(receipt.unit))
-    stands = Receipt.from_json(context.storage.read(uri))
+    before = stands = Receipt.from_json(context.storage.read(uri))
     if stands.retry < receipt.retry:
+        if unit.again:
+            _delete(_own_paths(unit), receipt, context)
         kept = tuple(part for part in stands.parts if part.path.startswith("data/"))
         resized = stands.resized or receipt.resized
         stands = replace(receipt, ok=stands.ok + receipt.ok, parts=(*kept, *receipt.parts), resized=resized)
         crash_point("finish.before_receipt")
         context.storage.write(uri, stands.to_json().encode())
         crash_point("finish.after_receipt")
-    _clear(unit, stands, context)  # also where this very try was committed before: it may have ended right there
+    # Rejected rows of the try before leave last: a death before this leaves a part for the next start to sweep.
+    earlier = f"rejected/{part_name(unit.id, unit.retry - 1)}"
+    _delete({earlier, *(part.path for part in (*before.parts, *receipt.parts))}, stands, context)
     return stands
 
 
-def _clear(unit: Unit, receipt: Receipt, context: RunContext) -> None:
-    """Delete what earlier tries wrote and the receipt does not name: rows that failed then, or went well then."""
-    names = {part.path for part in receipt.parts}
-    earlier = [f"rejected/{part_name(replace(unit, retry=retry))}" for retry in range(unit.retry + 1)]
-    for path in (f"data/{part_name(unit)}", *earlier):
-        if path not in names:
-            context.storage.delete(join(context.job.output.uri, path))
+def _own_paths(unit: Unit) -> set[str]:
+    """The parts that this try of `unit` may write."""
+    return {f"{folder}/{part_name(unit.id, unit.retry)}" for folder in ("data", "rejected")}
+
+
+def _delete(paths: set[str], receipt: Receipt, context: RunContext) -> None:
+    """Delete those of `paths` that the receipt does not name: rows that failed in another try, or went well there."""
+    for path in sorted(paths - {part.path for part in receipt.parts}):
+        context.storage.delete(join(context.job.output.uri, path))
 
 
 def _facts(facts: dict[str, Any], finish_s: float) -> dict[str, Any]:

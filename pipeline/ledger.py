@@ -34,6 +34,17 @@ def receipt_path(unit_id: str) -> str:
     return f"{RECEIPTS}/{unit_id}.json"
 
 
+def part_name(unit_id: str, retry: int = 0) -> str:
+    """Says which unit it is, and which try at its rejected rows."""
+    return f"part-{unit_id}{f'.retry{retry}' if retry else ''}.parquet"
+
+
+def part_of(path: str) -> tuple[str, int]:
+    """`part_name` backwards: (unit id, try at its rejected rows). A stranger's name gives a unit that there is not."""
+    unit, _, retry = path.rsplit("/", 1)[-1].removeprefix("part-").removesuffix(".parquet").partition(".retry")
+    return unit, int(retry) if retry.isdecimal() else 0
+
+
 def fingerprint_fields(job: Job, checkpoint_digest: str) -> dict[str, Any]:
     """All that changes what the outputs hold. Two jobs with equal fields may share an output folder."""
     return {
@@ -83,6 +94,7 @@ class Ledger:
     def __init__(self, output_uri: str, storage: Storage) -> None:
         self.output_uri = output_uri
         self.storage = storage
+        self.begun: frozenset[str] = frozenset()  # units with parts of a try that has no receipt, as `sweep` saw them
 
     def run(self) -> Run | None:
         """What `run.json` says, or None in a folder that no run has begun.
@@ -169,7 +181,7 @@ class Ledger:
             task=job.task,
             fields=fingerprint_fields(job, checkpoint_digest),
             rows_per_unit=fixed,
-            job=there.job if there else job.model_dump(mode="json", exclude={"compute", "limits"}),
+            job=there.job if there else job.model_dump(mode="json"),
             code_version=there.code_version if there else code_version(),
             files=tuple(sorted([*manifest.files, *gone], key=lambda one: one.name)),
         )
@@ -218,27 +230,40 @@ class Ledger:
                 table = pq.read_table(self.storage.open(join(self.output_uri, part.path)), columns=["rejection"])
                 rows = [(one["source_row"], one["sample"]) for one in table.column("rejection").to_pylist()]
                 file = by_name[receipt.file]
-                yield receipt, Unit(file, receipt.first_row, receipt.rows, tuple(rows), receipt.retry + 1)
+                again = receipt.unit in self.begun
+                yield receipt, Unit(file, receipt.first_row, receipt.rows, tuple(rows), receipt.retry + 1, again)
 
-    def sweep(self) -> int:
-        """Delete what a unit's earlier tries left behind because the process that committed it died right then.
+    def sweep(self, *, alone: bool = False) -> int:
+        """Delete what earlier tries of a unit left and its receipt does not name; note in `begun` what is uncommitted.
+
+        Args:
+            alone: no other run is at work here, so that parts of a later try than the receipt's are nobody's.
 
         Returns:
             How many parts there were.
         """
-        swept = 0
         done = self.done()
+        begun: set[str] = set()
+        doubtful: dict[str, list[tuple[str, int]]] = {}
         for folder in ("rejected", "data"):
             for one in self.storage.list(join(self.output_uri, folder), suffix=".parquet"):
-                name = one.uri.rsplit("/", 1)[1]
-                unit, _, retry = name.removeprefix("part-").removesuffix(".parquet").partition(".retry")
-                if unit not in done or (folder == "data" and not retry):  # a first try's data is never superseded
-                    continue
-                receipt = self._receipt(unit)
-                # A part of a later try than the receipt's is another run's, at work now.
-                if int(retry or 0) <= receipt.retry and f"{folder}/{name}" not in {part.path for part in receipt.parts}:
-                    self.storage.delete(one.uri)
+                path = f"{folder}/{one.uri.rsplit('/', 1)[1]}"
+                unit, retry = part_of(path)
+                if unit not in done:
+                    begun.add(unit)
+                elif folder == "rejected" or retry or unit in doubtful:
+                    # The rest are first tries of units without rejected rows: nothing superseded those.
+                    doubtful.setdefault(unit, []).append((path, retry))
+        swept = 0
+        for receipt in self.receipts(sorted(doubtful)):
+            named = {part.path for part in receipt.parts}
+            for path, retry in doubtful[receipt.unit]:
+                if retry > receipt.retry and not alone:
+                    begun.add(receipt.unit)
+                elif path not in named:
+                    self.storage.delete(join(self.output_uri, path))
                     swept += 1
+        self.begun = frozenset(begun)
         return swept
 
     def _store_listing(self, manifest: Manifest) -> Manifest:

@@ -35,11 +35,6 @@ REJECTION = pa.struct(
 )
 
 
-def part_name(unit: Unit) -> str:
-    """Says which unit it is, and which try at its rejected rows."""
-    return f"part-{unit.id}{f'.retry{unit.retry}' if unit.retry else ''}.parquet"
-
-
 def data_schema(job: Job) -> pa.Schema:
     """Columns of the data rows of `job`, before its `keep` columns."""
     head = [("id", pa.string()), ("sample", pa.int32())]

@@ -59,6 +59,7 @@ class Unit:
     Attributes:
         only: where rejected rows are tried again, their (row, sample) pairs; () for the whole unit.
         retry: which such try this is, from 1; 0 for the whole unit.
+        again: an earlier try may have left parts behind.
     """
 
     file: ManifestFile
@@ -66,6 +67,7 @@ class Unit:
     rows: int
     only: tuple[tuple[int, int], ...] = ()
     retry: int = 0
+    again: bool = False
 
     @property
     def id(self) -> str:

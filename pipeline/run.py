@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
+from dataclasses import replace
 
 from pipeline.company import presence
 from pipeline.context import RunContext
@@ -57,12 +59,14 @@ def run(
     make_engine: MakeEngine = UniPicEngine,
     retry_rejected: bool = False,
     redo_changed: bool = False,
+    only: Collection[str] | None = None,
 ) -> Result:
     """Do what is left of `job`.
 
     Args:
         retry_rejected: also try rejected rows again, and fold those that go well into the output.
         redo_changed: do the units of manifest files that changed under their name again, instead of refusing.
+        only: names of the manifest files to look at; default: all.
         address: of a Ray cluster; None starts a private one on this machine.
         stop: set it to end early: no new units, those in flight get `limits.grace_s`.
 
@@ -72,12 +76,14 @@ def run(
     """
     on_progress(Progress("planning"))
     context, manifest, ledger = preflight(job, Storage(job.storage))
+    if only is not None:
+        manifest = replace(manifest, files=tuple(one for one in manifest.files if one.name in only))
     record, manifest = ledger.open(job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
     ledger.sweep()
     driver = Driver(context, manifest, ledger, record.rows_per_unit, on_progress, stop or threading.Event())
     if retry_rejected:
         driver.take_back(list(ledger.retries(manifest.files)))
-    if gone := removed(record, manifest):
+    if only is None and (gone := removed(record, manifest)):
         driver.note(f"{len(gone)} manifest files are gone; their rows stay until `unipic prune`")
     if driver.units_left:
         result = _drive(driver, job, address=address, verbose=verbose, make_engine=make_engine)
@@ -90,7 +96,8 @@ def run(
 def _drive(driver: Driver, job: Job, *, address: str | None, verbose: bool, make_engine: MakeEngine) -> Result:
     """Start Ray, do the work, tell whoever watches the output's events and its other runs."""
     needed = job.compute.replicas.min * job.compute.cpus_per_replica + PREPARE_CPUS + FINISH_CPUS
-    with emit(driver.ledger, job, driver.manifest) as closing, presence(driver.ledger) as others:
+    ledger, note = driver.ledger, driver.note
+    with emit(ledger, job, driver.manifest, warn=note) as closing, presence(ledger, warn=note) as others:
         for other in others:
             driver.note(f"another run of this job is at work here ({other}); both end with the same output")
         driver.on_progress(driver.progress("starting"))

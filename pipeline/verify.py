@@ -15,13 +15,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.errors import ObjectMissing, OutputError
-from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, Run
+from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, Run, part_name, part_of
 from pipeline.lineage import recompute_id, sha256
 from pipeline.records import Part, Receipt
 from pipeline.storage import PROBE, Storage, join, relative
 
 AUDITORS = 4  # units read at once: one is decoded while others are on their way
-OURS = (RECEIPTS, LISTINGS, f"{META}/running", f"{META}/reports")
+SET_ASIDE = f"{META}/set-aside"  # where `repair` puts strangers' files
+OURS = (RECEIPTS, LISTINGS, f"{META}/events", f"{META}/running", f"{META}/reports", SET_ASIDE)
+PARTS = ("data/", "rejected/")
+UNEXPECTED = "unexpected file"
 LISTED = 1_000  # problems spelled out; all are counted
 
 
@@ -31,7 +34,7 @@ class Problem:
 
     Attributes:
         kind: "missing unit", "missing part", "altered part", "row count", "duplicate row", "undecodable picture",
-            "wrong lineage", "unexpected file", "overlapping units", "damaged receipt".
+            "wrong lineage", "unexpected file", "superseded part", "interrupted retry", "damaged receipt".
         where: the unit's id or the file's path.
         repairable: True where doing the unit again mends it.
     """
@@ -55,7 +58,7 @@ class Report:
     data: int = 0
     rejected: int = 0
     units: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     damaged_units: set[str] = field(default_factory=set)
 
@@ -64,7 +67,7 @@ class Report:
         return not self.counts
 
     def add(self, problem: Problem) -> None:
-        self.counts[problem.kind] += 1
+        self.counts[problem.kind] = self.counts.get(problem.kind, 0) + 1
         if len(self.problems) < LISTED:
             self.problems.append(problem)
         if problem.unit is not None:
@@ -87,11 +90,11 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
     report = Report(output_uri, rows=sum(one.rows for one in run.files) * samples)
     done = ledger.done()
     expected: set[str] = set()
-    for unit in sorted(planned.keys() - done):
+    missing = planned.keys() - done
+    for unit in sorted(missing):
         report.add(Problem("missing unit", unit, "has no receipt", unit))
-        expected |= {f"data/part-{unit}.parquet", f"rejected/part-{unit}.parquet"}  # written, then died: will be again
     for unit in sorted(done - planned.keys()):
-        report.add(Problem("unexpected file", f"{RECEIPTS}/{unit}.json", "is of no unit of this manifest"))
+        report.add(Problem(UNEXPECTED, f"{RECEIPTS}/{unit}.json", "is of no unit of this manifest"))
     audits = _audited(ledger, storage, sorted(done & planned.keys()), samples, planned)
     for audited, (receipt, problems) in enumerate(audits, start=1):
         for problem in problems:
@@ -103,8 +106,8 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
             expected |= {part.path for part in receipt.parts}
         if on_unit is not None:
             on_unit(audited, len(planned))
-    for path in _unexpected(output_uri, storage, expected, run):
-        report.add(Problem("unexpected file", path, "belongs to no receipt"))
+    for problem in _strangers(ledger, run, expected=expected, missing=missing, done=done & planned.keys()):
+        report.add(problem)
     if report.ok and report.data + report.rejected != report.rows:
         report.add(Problem("row count", output_uri, f"{report.data} + {report.rejected} of {report.rows} rows"))
     return report
@@ -201,30 +204,31 @@ def _wrong_digests(pairs: Iterable[tuple[bytes, dict[str, Any]]], part: Part, un
             yield Problem("wrong lineage", part.path, message, unit)
 
 
-def _unexpected(output: str, storage: Storage, expected: set[str], run: Run) -> Iterator[str]:
+def _strangers(ledger: Ledger, run: Run, *, expected: set[str], missing: set[str], done: set[str]) -> Iterator[Problem]:
     """Files that no receipt accounts for. Pictures beside the Parquet are named by their unit's rows."""
     keys = {one.key for one in run.files}
-    allowed = (RUN, f"{META}/events.ndjson")
-    for one in storage.list(output, recursive=True):
-        path = relative(one.uri, output)
-        if path.startswith((PROBE, *(f"{one}/" for one in OURS))) or path in allowed or path in expected:
+    for one in ledger.storage.list(ledger.output_uri, recursive=True):
+        path = relative(one.uri, ledger.output_uri)
+        if path.startswith((PROBE, *(f"{one}/" for one in OURS))) or path == RUN or path in expected:
             continue
         if path.startswith("images/") and path.removeprefix("images/").split("-", 1)[0] in keys:
             continue
-        yield path
+        unit, retry = part_of(path)
+        is_part = path == f"{path.split('/', 1)[0]}/{part_name(unit, retry)}" and path.startswith(PARTS)
+        if is_part and unit in missing:
+            continue  # written, then died: the unit will be done again
+        yield (
+            _left_over(ledger, path) if is_part and unit in done else Problem(UNEXPECTED, path, "belongs to no receipt")
+        )
 
 
-def repair(output_uri: str, storage: Storage, report: Report) -> int:
-    """Forget the damaged units, so that the next run of the job does them again.
-
-    Returns:
-        How many units were forgotten.
-    """
-    ledger = Ledger(output_uri, storage)
-    for unit in sorted(report.damaged_units):
-        # The receipt goes first: a repair that dies in between leaves a unit to be done, never a done unit in pieces.
-        for path in (f"{RECEIPTS}/{unit}.json", f"data/part-{unit}.parquet", f"rejected/part-{unit}.parquet"):
-            uri = join(ledger.output_uri, path)
-            if storage.exists(uri):
-                storage.delete(uri)
-    return len(report.damaged_units)
+def _left_over(ledger: Ledger, path: str) -> Problem:
+    """A part of a unit that is done, and whose receipt does not name it."""
+    unit, retry = part_of(path)
+    try:
+        at = next(ledger.receipts([unit])).retry
+    except OutputError as error:
+        return Problem("damaged receipt", path, error.message, unit)
+    if retry > at:
+        return Problem("interrupted retry", path, "is of a try that did not end: run it again, `--retry-rejected`")
+    return Problem("superseded part", path, "is of an earlier try; the next run of the job deletes it")

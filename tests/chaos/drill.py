@@ -101,7 +101,7 @@ def _visible_too_early(job: Job, *, retry: bool) -> Iterator[str]:
     except OutputError:  # it died before it had begun
         return
     for problem in report.problems:
-        if problem.kind != "missing unit" and not retry:
+        if problem.kind not in ("missing unit", *(("interrupted retry", "superseded part") if retry else ())):
             yield f"after a death: {problem.kind} {problem.where} {problem.message}"
 
 

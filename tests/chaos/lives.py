@@ -10,7 +10,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline import parquet_rows
 from pipeline.errors import StorageUnavailable, UniPicError
@@ -66,7 +66,8 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
     record, manifest = ledger.open(world.job, manifest, context.checkpoint_digest)
     ledger.sweep()
     done = ledger.done()
-    left = [unit for unit in units(manifest, record.rows_per_unit) if unit.id not in done]
+    planned = units(manifest, record.rows_per_unit)
+    left = [replace(unit, again=unit.id in ledger.begun) for unit in planned if unit.id not in done]
     if retry:
         left += [unit for _, unit in ledger.retries(manifest.files)]
     supervisor = Supervisor()
@@ -84,7 +85,7 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
             tries[unit.id] += 1
             if tries[unit.id] == UNIT_TRIES:
                 raise
-            left.append(unit)
+            left.append(replace(unit, again=True))
         except Died:
             world.interrupted += 1
             if unit.id not in supervisor.in_flight:

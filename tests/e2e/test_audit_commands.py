@@ -29,22 +29,45 @@ def job(checkpoint: Path, tmp_path: Path) -> str:
     return job
 
 
-def test_an_output_is_verified_traced_replayed_repaired_and_pruned_from_the_command_line(
-    job: str, tmp_path: Path
-) -> None:
+def test_an_output_is_verified_traced_replayed_and_pruned_from_the_command_line(job: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     assert "sound; 12 data and 0 rejected of 12 rows" in unipic("verify", out, "--replay", "2")
     (step,) = json.loads(unipic("trace", out, "a-3", "--json"))
     assert step["source"]["prompt"] == "thing 3"
     assert "identical" in unipic("replay", out, step["lineage"]["lineage_id"][:12])
 
-    part = next((tmp_path / "out" / "data").iterdir())
-    whole = part.read_bytes()
-    part.write_bytes(whole[:-1])
-    assert "altered part: 1" in unipic("verify", out, "--repair", expect=1)
-    assert "6 from earlier runs" in unipic("run", job)
-    assert part.read_bytes() == whole
-
     (tmp_path / "manifest" / "b.parquet").unlink()
     assert "b.parquet: outputs of 6 rows removed" in unipic("prune", job)
     assert "sound; 6 data" in unipic("verify", out)
+
+
+def _flip_a_byte(part: Path) -> None:
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+
+
+def test_repair_does_damaged_units_again_and_where_it_cannot_leaves_them_to_the_next_run(
+    job: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    one, other = sorted((out / "data").iterdir())
+    whole = {path: path.read_bytes() for path in (one, other)}
+    untouched = other.stat().st_mtime_ns
+    _flip_a_byte(one)
+    (out / "data" / "part-copy.parquet").write_bytes(whole[one])
+    said = unipic("verify", str(out), "--repair")
+    assert "altered part: 1" in said and "1 damaged unit to be done again" in said
+    assert "unexpected file: 1" in said and "1 file moved to" in said
+    assert "out: sound; 12 data and 0 rejected of 12 rows" in said
+    assert {path: path.read_bytes() for path in (out / "data").iterdir()} == whole
+    assert other.stat().st_mtime_ns == untouched
+
+    one.unlink()
+    aside = checkpoint.rename(tmp_path / "elsewhere")
+    said = unipic("verify", str(out), "--repair", expect=1)
+    assert f"run.json's job cannot do them: {checkpoint} is not a checkpoint of ours" in said
+    aside.rename(checkpoint)
+    next((out / "_unipic" / "receipts").glob("*.json")).unlink()
+    assert "0 from earlier runs" in unipic("run", job)
+    assert {path: path.read_bytes() for path in (out / "data").iterdir()} == whole

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
-from jobs.run import _Signals
+from jobs.run import Signals
 from model.init_tiny import init_tiny
 from pipeline.errors import CheckpointError, EngineError, StorageUnavailable
 
@@ -156,7 +156,7 @@ def test_the_first_signal_asks_and_the_second_leaves() -> None:
 
     stop, told = threading.Event(), []
     before = signal.getsignal(signal.SIGTERM)
-    with _Signals(stop, told.append):
+    with Signals(stop, told.append):
         signal.raise_signal(signal.SIGTERM)
         assert stop.is_set()
         assert "units in flight may finish" in told[0]

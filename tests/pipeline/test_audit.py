@@ -10,15 +10,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.words import as_json
 from pipeline.errors import JobError, OutputError
 from pipeline.job import Job
 from pipeline.lineage import sha256
+from pipeline.repair import redo, repair
 from pipeline.replay import replay, replay_sample
 from pipeline.storage import Storage
 from pipeline.trace import trace
-from pipeline.verify import repair, verify
+from pipeline.verify import verify
 from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
-from tests.inprocess import run_here
+from tests.inprocess import retry_here, run_here
 
 
 @pytest.fixture
@@ -27,6 +29,13 @@ def job(tmp_path: Path) -> Job:
     job = make_job(tmp_path)
     run_here(job)
     return job
+
+
+@pytest.fixture
+def flaky(tmp_path: Path) -> Job:
+    """Two rows, of which one fails until there is a file `mended`."""
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", f"flaky {tmp_path}/mended"])
+    return make_job(tmp_path)
 
 
 def parts(job: Job, folder: str = "data") -> list[Path]:
@@ -89,14 +98,87 @@ def test_damage_is_found_and_named_and_repair_mends_what_can_be_done_again(
     assert verify(job.output.uri, storage).ok
 
 
-def test_a_file_of_somebody_else_is_named_and_left_alone(job: Job) -> None:
-    stranger = Path(job.output.uri) / "data" / "part-x.parquet"
-    stranger.write_bytes(b"?")
+def test_a_repair_does_just_the_damaged_units_again_by_the_job_that_run_json_holds(job: Job) -> None:
+    whole = part_bytes(job)
+    kept = {path: path.stat().st_mtime_ns for path in [_receipts(job)[1], parts(job)[1]]}
+    _alter_a_byte(parts(job)[0])
+    _receipts(job)[2].unlink()
+    (Path(job.output.uri) / "data" / "notes.txt").write_text("?")
+    write_prompts(Path(job.input.manifest) / "new.parquet", ["new work is not a repair's"])
     storage = Storage(job.storage)
     report = verify(job.output.uri, storage)
-    assert [(one.kind, one.where) for one in report.problems] == [("unexpected file", "data/part-x.parquet")]
-    repair(job.output.uri, storage, report)
-    assert stranger.exists()
+    again, files = redo(job.output.uri, storage, report)
+    repaired = repair(job.output.uri, storage, report)
+    assert (repaired.forgotten, repaired.set_aside) == (2, 1)
+    assert run_here(again, only=files) == 2
+    assert part_bytes(job) == whole
+    assert verify(job.output.uri, storage).ok
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_repair_runs_without_limits_that_would_end_it_and_with_the_micro_batch_there_was(job: Job) -> None:
+    parts(job)[0].unlink()
+    storage = Storage(job.storage)
+    record = Path(job.output.uri) / "_unipic" / "run.json"
+    value = json.loads(record.read_text())
+    value["job"]["compute"]["batch_size"] = "auto"
+    value["job"]["limits"] |= {"max_rejected": 0, "max_hours": 1e-6}
+    record.write_text(json.dumps(value))
+    again, files = redo(job.output.uri, storage, verify(job.output.uri, storage))
+    assert (again.compute.batch_size, again.limits.max_rejected, again.limits.max_hours) == (4, "100%", None)
+    assert files == {"a.parquet"}
+
+
+def test_a_moved_output_is_repaired_where_it_is_unless_its_rows_name_their_pictures(tmp_path: Path) -> None:
+    for images in ("inline", "files"):
+        root = tmp_path / images
+        write_prompts(root / "manifest" / "a.parquet", ["a", "b"])
+        job = make_job(root, output__images=images)
+        run_here(job)
+        moved = str(Path(job.output.uri).rename(root / "moved"))
+        report = verify(moved, Storage())
+        if images == "inline":
+            assert redo(moved, Storage(), report)[0].output.uri == moved
+        else:
+            with pytest.raises(OutputError, match="the output was moved from"):
+                redo(moved, Storage(), report)
+
+
+def test_a_unit_whose_rejected_rows_were_tried_again_is_repaired_whole(flaky: Job, tmp_path: Path) -> None:
+    run_here(flaky)
+    (tmp_path / "mended").touch()
+    retry_here(flaky)
+    assert [path.name.endswith(".retry1.parquet") for path in parts(flaky)] == [False, True]
+    _alter_a_byte(parts(flaky)[1])
+    storage = Storage()
+    repair(flaky.output.uri, storage, verify(flaky.output.uri, storage))
+    run_here(flaky)
+    assert verify(flaky.output.uri, storage).ok
+    assert [row["prompt"] for row in all_rows(flaky)] == ["a", f"flaky {tmp_path}/mended"]
+
+
+def test_a_file_of_somebody_else_is_named_and_set_aside_unharmed(job: Job) -> None:
+    stranger = Path(job.output.uri) / "data" / "part-x.parquet"
+    stranger.write_bytes(b"?")
+    neighbour = Path(job.output.uri) / "captions" / "data" / "part-y.parquet"
+    neighbour.parent.mkdir(parents=True)
+    neighbour.write_bytes(b"another output")
+    storage = Storage(job.storage)
+    report = verify(job.output.uri, storage)
+    assert [(one.kind, one.where) for one in report.problems] == [
+        ("unexpected file", "captions/data/part-y.parquet"),
+        ("unexpected file", "data/part-x.parquet"),
+    ]
+    assert repair(job.output.uri, storage, report).set_aside == 1
+    assert (Path(job.output.uri) / "_unipic" / "set-aside" / "data" / "part-x.parquet").read_bytes() == b"?"
+    assert neighbour.exists() and not stranger.exists()
+    assert [one.where for one in verify(job.output.uri, storage).problems] == ["captions/data/part-y.parquet"]
+
+
+def test_a_report_with_problems_is_json(job: Job) -> None:
+    parts(job)[0].unlink()
+    said = json.loads(as_json(verify(job.output.uri, Storage(job.storage))))
+    assert said["counts"] == {"missing part": 1}
 
 
 def test_verify_of_a_folder_that_is_not_ours_says_so(tmp_path: Path) -> None:
