@@ -115,6 +115,38 @@ def plan(
     _show("Planning a manifest", ["rows", "files", "size", "units", "seconds", "memory grew by"], [facts])
 
 
+@app.command("verify")
+def verify(
+    rows: Annotated[int, typer.Option(min=1_000, help="Captions in the output to audit.")] = 1_000_000,
+    json: AsJson = False,
+) -> None:
+    """Auditing a large output: rows/s, and whether memory grows.
+
+    A sound output of captions is written to a temporary folder, and audited in a process of its own.
+
+    \b
+    Example:
+      unipic bench verify --rows 100000
+    """
+    from pipeline.bench_verify import bench_verify
+
+    found = bench_verify(rows)
+    if json:
+        typer.echo(as_json({"verify": found, "rows_per_s": found.rows_per_s, "growth_bytes": found.growth_bytes}))
+        return
+    facts = [
+        f"{found.rows:,}",
+        f"{found.units:,}",
+        f"{found.verify_s:.1f}",
+        f"{found.rows_per_s:,.0f}",
+        size(found.early_peak_bytes),
+        size(found.peak_bytes),
+        size(found.growth_bytes),
+    ]
+    early = f"peak at {found.early_rows:,} rows"
+    _show("Auditing an output", ["rows", "units", "seconds", "rows/s", early, "peak in the end", "grew by"], [facts])
+
+
 @app.command("model")
 def model(
     checkpoint: Checkpoint = None,

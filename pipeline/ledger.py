@@ -291,9 +291,15 @@ class Ledger:
         names = iter(sorted(self.done()) if units is None else units)
         with ThreadPoolExecutor(READERS) as pool:
             while chunk := list(islice(names, READERS * 16)):
-                yield from pool.map(self._receipt, chunk)
+                yield from pool.map(self.receipt, chunk)
 
-    def _receipt(self, unit_id: str) -> Receipt:
+    def receipt(self, unit_id: str) -> Receipt:
+        """The receipt of one unit.
+
+        Raises:
+            OutputError: it is damaged.
+            ObjectMissing: there is none.
+        """
         uri = join(self.output_uri, receipt_path(unit_id))
         try:
             return Receipt.from_json(self.storage.read(uri))

@@ -110,7 +110,7 @@ def _micro_batch(ledger: Ledger, report: Report) -> int | None:
     """Rows a micro-batch had in the damaged units, or else in another: rounding depends on it."""
     for unit in sorted(ledger.done(), key=lambda unit: (unit not in report.damaged_units, unit)):
         try:
-            receipt = next(ledger.receipts([unit]))
+            receipt = ledger.receipt(unit)
         except OutputError:  # a damaged receipt is why we are here
             continue
         if not receipt.resized and "micro_batch" in receipt.facts:

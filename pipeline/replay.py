@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from pipeline.context import RunContext
 from pipeline.errors import CheckpointError, JobError, ManifestError
 from pipeline.job import AnyJob
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, part_of
 from pipeline.lineage import sha256
 from pipeline.parts import data_rows
 from pipeline.prepare import prepare
@@ -141,12 +141,12 @@ class Replayer:
             after=after,
             max_difference=max_difference,
             differing_px=differing,
-            exact=not receipt.resized,
+            # Which rows were tried again together is not on record.
+            exact=not receipt.resized and not part_of(found.part)[1],
         )
 
     def _receipt(self, found: Found) -> Receipt:
-        unit = found.part.rsplit("/part-", 1)[1].removesuffix(".parquet")
-        return next(self.ledger.receipts([unit]))
+        return self.ledger.receipt(part_of(found.part)[0])
 
     def _unit(self, receipt: Receipt) -> Unit:
         file = next((one for one in self.run.files if one.name == receipt.file), None)

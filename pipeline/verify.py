@@ -128,7 +128,7 @@ def _audited(
 ) -> Iterator[tuple[Receipt | None, list[Problem]]]:
     def audit(unit: str) -> tuple[Receipt | None, list[Problem]]:
         try:
-            receipt = next(ledger.receipts([unit]))
+            receipt = ledger.receipt(unit)
         except OutputError as error:
             return None, [Problem("damaged receipt", unit, error.message, unit)]
         return receipt, list(_audit(receipt, ledger.output_uri, storage, planned[unit] * samples))
@@ -226,7 +226,7 @@ def _left_over(ledger: Ledger, path: str) -> Problem:
     """A part of a unit that is done, and whose receipt does not name it."""
     unit, retry = part_of(path)
     try:
-        at = next(ledger.receipts([unit])).retry
+        at = ledger.receipt(unit).retry
     except OutputError as error:
         return Problem("damaged receipt", path, error.message, unit)
     if retry > at:

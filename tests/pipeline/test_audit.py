@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.words import as_json
+from pipeline.bench_verify import write_captions
 from pipeline.errors import JobError, OutputError
 from pipeline.job import Job
 from pipeline.lineage import sha256
@@ -181,6 +183,21 @@ def test_a_report_with_problems_is_json(job: Job) -> None:
     assert said["counts"] == {"missing part": 1}
 
 
+def test_an_audit_holds_no_rows_of_units_it_is_done_with(tmp_path: Path) -> None:
+    """A thousand captions' lineage weighs a megabyte and more."""
+    peaks = []
+    for rows in (2_048, 8_192):
+        output = str(tmp_path / str(rows))
+        write_captions(output, rows)
+        tracemalloc.start()
+        try:
+            assert verify(output, Storage()).ok
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 1 << 20
+
+
 def test_verify_of_a_folder_that_is_not_ours_says_so(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="holds no output of ours"):
         verify(str(tmp_path), Storage())
@@ -222,6 +239,14 @@ def test_every_row_of_a_chain_replays_to_the_same_bytes(chain: tuple[Job, Job, J
         for row in all_rows(job)[::5]:
             again = replay(job.output.uri, row["id"], Storage(job.storage), make_engine=FakeEngine)
             assert again.identical and again.exact and again.max_difference in (0, None)
+
+
+def test_a_row_that_was_tried_again_replays_too_and_is_promised_to_1_of_255(flaky: Job, tmp_path: Path) -> None:
+    run_here(flaky)
+    (tmp_path / "mended").touch()
+    retry_here(flaky)
+    again = replay(flaky.output.uri, "a-1", Storage(), make_engine=FakeEngine)
+    assert again.identical and not again.exact
 
 
 class DriftedEngine(FakeEngine):
