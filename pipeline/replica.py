@@ -185,6 +185,7 @@ class Replica:
                 faults[well[position]] = outcome
             else:
                 answers[well[position]] = outcome
+        self.door.unit_over()
         facts = {
             "replica": self.name,
             "host": socket.gethostname(),

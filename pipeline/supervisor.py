@@ -6,7 +6,9 @@ are about to try; when the same unit is started again with a micro-batch still o
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,6 +55,7 @@ class Door(Protocol):
     def start(self, unit: str) -> list[Rows] | None: ...
     def attempt(self, unit: str, rows: Rows, replica: str) -> None: ...
     def answered(self, unit: str, rows: Rows, count: int) -> None: ...
+    def unit_over(self) -> None: ...
 
 
 @dataclass
@@ -78,6 +81,8 @@ class Supervisor:
     def may_load(self, actor: str) -> Word:
         """What the replica in `actor` may do; see `Gate.ask`."""
         word: Word = "leave" if self.stop_asked else self.gate.ask(actor)
+        if word == "first":
+            self.moved_at = time.monotonic()
         if self.gate.failure is not None:
             self.stop_asked = True
         return word
@@ -120,13 +125,23 @@ class Supervisor:
             self.crashes += 1
         return list(self.crashed.get(unit, []))
 
-    def attempt(self, unit: str, rows: Rows, replica: str) -> None:
+    def attempt(self, unit: str, rows: Rows, replica: str, before: Sequence[tuple[str, Rows, int]] = ()) -> None:
+        """`replica` is about to put `rows` on its device; `before`: what it has `answered` and not told yet."""
+        for one in before:
+            self.answered(*one)
         self.in_flight[unit] = (rows, replica, time.monotonic())
 
     def answered(self, unit: str, rows: Rows, count: int) -> None:
         self.in_flight.pop(unit, None)
         self.rows_answered += count
         self.moved_at = time.monotonic()
+
+    def unit_over(self) -> None:
+        """Nothing: this door has told all there is."""
+
+    def all_answered(self, told: Sequence[tuple[str, Rows, int]]) -> None:
+        for one in told:
+            self.answered(*one)
 
     def forget(self, unit: str) -> None:
         """`unit` is committed: nothing about it is needed any more."""
@@ -148,10 +163,18 @@ class Supervisor:
 
 
 class RemoteDoor:
-    """Calls a supervisor that is a Ray actor and waits for its word: a replica that dies next has been heard."""
+    """Calls a supervisor that is a Ray actor and waits for its word: a replica that dies next has been heard.
+
+    One call a micro-batch: what was answered is told with the next attempt, of whichever unit, or when a unit is over.
+    """
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
+        self.untold: list[tuple[str, Rows, int]] = []
+        self.lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteDoor, (self.actor,)
 
     def stopping(self) -> bool:
         return bool(self._ask("stopping"))
@@ -180,10 +203,19 @@ class RemoteDoor:
         return crashed
 
     def attempt(self, unit: str, rows: Rows, replica: str) -> None:
-        self._ask("attempt", unit, rows, replica)
+        with self.lock:
+            before, self.untold = self.untold, []
+            self._ask("attempt", unit, rows, replica, before)
 
     def answered(self, unit: str, rows: Rows, count: int) -> None:
-        self.actor.answered.remote(unit, rows, count)  # losing this one costs a count, no row
+        with self.lock:
+            self.untold.append((unit, rows, count))
+
+    def unit_over(self) -> None:
+        with self.lock:
+            if self.untold:
+                self.actor.all_answered.remote(self.untold)  # losing this one costs a count, no row
+                self.untold = []
 
     def _ask(self, verb: str, *args: object) -> Any:
         import ray

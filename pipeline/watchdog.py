@@ -8,7 +8,9 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from pipeline.context import RunContext
 from pipeline.errors import UniPicError
@@ -17,21 +19,51 @@ from pipeline.storage import join
 
 REPORTS = "_unipic/reports"
 BACKSTOP_S = 30.0  # later than our own report: ends a process whose hang keeps Python itself from running
+LOOK_EVERY_S = 0.5
 EXIT_STATUS = 70
+
+
+class _Watch:
+    """One thread a process that looks now and then whether something takes too long: cheaper than a timer each."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.watched: dict[object, tuple[float, Callable[[], None]]] = {}
+        self.thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def __call__(self, limit_s: float, late: Callable[[], None]) -> Iterator[None]:
+        """Call `late` when the body takes longer than `limit_s`."""
+        key = object()
+        with self.lock:
+            self.watched[key] = (time.monotonic() + limit_s, late)
+            if self.thread is None or not self.thread.is_alive():
+                self.thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
+                self.thread.start()
+        try:
+            yield
+        finally:
+            with self.lock:
+                del self.watched[key]
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(LOOK_EVERY_S)
+            with self.lock:
+                late = [call for ends_at, call in self.watched.values() if time.monotonic() > ends_at]
+            for call in late:
+                call()
+
+
+_watch = _Watch()
 
 
 @contextlib.contextmanager
 def time_limit(unit: Unit, rows: tuple[int, int], context: RunContext) -> Iterator[None]:
     """End this process when the body takes longer than `limits.batch_timeout_s`, its stacks written to the output."""
     limit_s = context.job.limits.batch_timeout_s
-    timer = threading.Timer(limit_s, _leave, args=(unit, rows, context))
-    timer.daemon = True
-    timer.start()
-    with _backstop(limit_s + BACKSTOP_S):
-        try:
-            yield
-        finally:
-            timer.cancel()
+    with _watch(limit_s, partial(_leave, unit, rows, context)), _backstop(limit_s + BACKSTOP_S):
+        yield
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import EngineError
+from pipeline.gate import LOAD_DEATHS, PATIENCE_S, Gate
 from pipeline.prepare import prepare
 from pipeline.replica import CRASHES_BEFORE_SPLIT, Replica
 from pipeline.supervisor import Supervisor
@@ -134,3 +135,39 @@ def test_an_engine_that_drops_an_answer_shifts_no_other_row(tmp_path: Path) -> N
     table = Replica(context, Supervisor(), ShortEngine).answer(unit, prepare(unit, context))
     assert kinds(table) == ["ReplicaFailed", "ReplicaFailed"]
     assert "gave 0 answers for 1 rows" in table.column("fault")[0].as_py()["message"]
+
+
+def test_what_was_answered_is_told_with_the_next_attempt_and_blames_nobody(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    supervisor.start("a")
+    supervisor.attempt("a", (0, 4), "one")
+    supervisor.attempt("b", (0, 4), "one", [("a", (0, 4), 4)])
+    assert (supervisor.rows_answered, supervisor.start("a"), supervisor.start("b")) == (4, [], [(0, 4)])
+    supervisor.attempt("b", (0, 2), "two")
+    supervisor.all_answered([("b", (0, 2), 2)])
+    assert (supervisor.rows_answered, supervisor.start("b")) == (6, [(0, 4)])
+
+
+@pytest.mark.parametrize("order", ["answers", "dies answering", "dies loading"])
+def test_the_gate_lets_one_replica_load_first_and_knows_a_death_by_who_asks_again(order: str) -> None:
+    gate = Gate()
+    assert (gate.ask("one"), gate.ask("two")) == ("first", "wait")
+    if order == "dies loading":
+        assert [gate.ask("one") for _ in range(LOAD_DEATHS)] == ["first"] * (LOAD_DEATHS - 1) + ["leave"]
+        assert gate.ask("two") == "leave" and gate.report().failure is not None
+        return
+    gate.loaded(3.1)
+    assert gate.ask("two") == "wait"
+    if order == "answers":
+        gate.passed("one row answered in 0.2 s")
+        assert gate.report().said == "one replica loaded in 3.1 s, one row answered in 0.2 s"
+    else:
+        assert gate.ask("one") == "load"
+    assert gate.report().open and gate.ask("two") == gate.ask("three") == "load"
+
+
+def test_replicas_do_not_wait_for_ever_for_one_whose_node_is_lost() -> None:
+    gate = Gate()
+    gate.ask("lost")
+    gate.since -= PATIENCE_S
+    assert gate.ask("two") == "load"

@@ -243,7 +243,7 @@ def test_a_replica_that_hangs_writes_its_stacks_and_its_row_is_found(tmp_path: P
 )
 def test_a_run_without_any_progress_stops_and_says_who_waits(tmp_path: Path, prompts: list[str], who: str) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", prompts)
-    job = make_job(tmp_path, compute__batch_size=1, limits__stall_s=3.0, limits__grace_s=0.0)
+    job = make_job(tmp_path, compute__batch_size=1, limits__stall_s=10.0, limits__grace_s=0.0)
     result = run(job, make_engine=FakeEngine)
     assert result.outcome == "stopped"
     assert "no progress for" in result.message and who in result.message
