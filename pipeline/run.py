@@ -15,6 +15,7 @@ from pipeline.job import Job
 from pipeline.ledger import Ledger, removed
 from pipeline.manifest import Manifest, bindings, check_columns, read_unit
 from pipeline.progress import OnProgress, Progress, Result
+from pipeline.ray_exposure import exposure
 from pipeline.records import Unit
 from pipeline.replica import MakeEngine, UniPicEngine
 from pipeline.storage import Storage
@@ -102,6 +103,8 @@ def _drive(driver: Driver, job: Job, *, address: str | None, verbose: bool, make
             driver.note(f"another run of this job is at work here ({other}); both end with the same output")
         driver.on_progress(driver.progress("starting"))
         with cluster(address, cpus=needed, verbose=verbose) as supervisor:
+            if exposed := exposure():
+                driver.note(exposed)
             driver.drive(supervisor, make_engine)
         result = driver.result()
         closing(result.outcome)
