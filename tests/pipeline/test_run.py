@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.company import presence
+from pipeline.driver import _stalled
 from pipeline.errors import EngineError, ManifestError, OutputError
 from pipeline.ledger import Ledger
 from pipeline.lineage import recompute_id
 from pipeline.run import Progress, run
 from pipeline.status import status
 from pipeline.storage import Storage
+from pipeline.supervisor import Supervisor
 from pipeline.verify import verify
 from tests.fakes import (
     BlockingEngine,
@@ -237,16 +239,23 @@ def test_a_replica_that_hangs_writes_its_stacks_and_its_row_is_found(tmp_path: P
     assert "no answer for rows 1 to 1" in report.read_text() and "in _one_row" in report.read_text()
 
 
-@pytest.mark.parametrize(
-    ("prompts", "who"),
-    [(["hang"], "the first replica has tried to answer its first row for"), (["a", "hang"], "has rows 1 to 1 of unit")],
-)
-def test_a_run_without_any_progress_stops_and_says_who_waits(tmp_path: Path, prompts: list[str], who: str) -> None:
-    write_prompts(tmp_path / "manifest" / "a.parquet", prompts)
-    job = make_job(tmp_path, compute__batch_size=1, limits__stall_s=10.0, limits__grace_s=0.0)
+def test_a_run_without_any_progress_stops_and_can_be_resumed(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["hang"])
+    job = make_job(tmp_path, limits__stall_s=3.0, limits__grace_s=0.0)
     result = run(job, make_engine=FakeEngine)
-    assert result.outcome == "stopped"
-    assert "no progress for" in result.message and who in result.message
+    assert result.outcome == "stopped" and "no progress for" in result.message
+
+
+def test_a_stall_says_who_waits_for_what() -> None:
+    supervisor = Supervisor()
+    assert _stalled(supervisor.vitals()).endswith("no replica is up, 0 are loading")
+    supervisor.may_load("one")
+    assert "the first replica has tried to load its model for 0 s" in _stalled(supervisor.vitals())
+    supervisor.trial_loaded(1.0)
+    assert "the first replica has tried to answer its first row for 0 s" in _stalled(supervisor.vitals())
+    supervisor.trial_passed("one row answered")
+    supervisor.attempt("u-0", (2, 4), "host:1")
+    assert "host:1 has rows 2 to 3 of unit u-0 for 0 s" in _stalled(supervisor.vitals())
 
 
 def test_a_second_run_at_once_says_that_it_found_company(tmp_path: Path) -> None:
