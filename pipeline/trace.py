@@ -15,6 +15,7 @@ from pipeline.signatures import cell_without_signatures
 from pipeline.storage import Storage, join
 
 LINEAGE_ID = re.compile(r"[0-9a-f]{8,64}")
+UNKNOWN_JOB = "a job whose output is elsewhere"
 MOST_STEPS = 1_000  # a chain of jobs this long is a circle
 
 
@@ -33,7 +34,8 @@ class Step:
     """One job on the way back.
 
     Attributes:
-        job, task, output: which job made the row.
+        job, task, output: which job made the row; the job is UNKNOWN_JOB and the output "" where a manifest brought the
+            row along with its lineage alone.
         part, at: where it stands.
         lineage: the row's lineage struct.
         source: what the source row says (id, prompt, …; long values and bytes left out).
@@ -105,10 +107,10 @@ def trace(output_uri: str, row: str, storage: Storage) -> list[Step]:
 def _steps(found: Found, storage: Storage) -> Iterator[Step]:
     for _ in range(MOST_STEPS):
         lineage = found.row["lineage"]
-        run = Ledger(found.output, storage).run()
+        run = Ledger(found.output, storage).run() if found.output else None
         source = _source_row(lineage, storage)
         yield Step(
-            job=run.name if run else "?",
+            job=run.name if run else UNKNOWN_JOB,
             task=lineage["task"],
             output=found.output,
             part=found.part,

@@ -22,8 +22,21 @@ ROOT = Path(__file__).resolve().parents[2]
 GOOD = ROOT / "configs" / "generate.yaml"
 
 COMMANDS = [
-    *("", "plan", "run", "status", "verify", "trace", "replay", "prune", "convert", "init-tiny", "schema"),
-    *("bench pipeline", "bench plan", "bench model"),
+    *(
+        "",
+        "plan",
+        "run",
+        "status",
+        "verify",
+        "trace",
+        "replay",
+        "prune",
+        "convert",
+        "init-tiny",
+        "train-tiny",
+        "schema",
+    ),
+    *("export", "train-tiny", "evaluate shapes", "bench pipeline", "bench plan", "bench model", "bench verify"),
 ]
 
 

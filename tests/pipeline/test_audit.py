@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +20,7 @@ from pipeline.lineage import sha256
 from pipeline.repair import redo, repair
 from pipeline.replay import replay, replay_sample
 from pipeline.storage import Storage
-from pipeline.trace import trace
+from pipeline.trace import UNKNOWN_JOB, trace
 from pipeline.verify import verify
 from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import retry_here, run_here
@@ -232,6 +233,22 @@ def test_trace_walks_a_caption_back_through_its_edit_to_the_prompt(chain: tuple[
     assert [step.task for step in steps] == ["caption", "edit", "generate"]
     assert steps[-1].source["prompt"] == "prompt 7"
     assert [step.lineage["parent_lineage_id"] for step in steps[:2]] == [s.lineage["lineage_id"] for s in steps[1:]]
+
+
+def test_trace_goes_on_through_a_manifest_that_brings_pictures_and_lineage_along(job: Job, tmp_path: Path) -> None:
+    pictures = [{"id": row["id"], "image": row["image"], "lineage": row["lineage"]} for row in all_rows(job)[:4]]
+    pq.write_table(pa.Table.from_pylist(pictures), tmp_path / "chosen.parquet")
+    caption = make_job(
+        tmp_path,
+        "caption",
+        input={"manifest": str(tmp_path / "chosen.parquet"), "columns": {"id": "id", "image": "image"}},
+        output__uri=str(tmp_path / "captions-of-chosen"),
+    )
+    run_here(caption)
+    steps = trace(caption.output.uri, pictures[2]["id"], Storage(caption.storage))
+    assert [(step.task, step.output) for step in steps] == [("caption", caption.output.uri), ("generate", "")]
+    assert steps[1].job == UNKNOWN_JOB
+    assert steps[1].source["prompt"] == f"prompt {pictures[2]['id'].removeprefix('a-')}"
 
 
 def test_every_row_of_a_chain_replays_to_the_same_bytes(chain: tuple[Job, Job, Job]) -> None:
