@@ -8,7 +8,6 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -236,8 +235,8 @@ def test_trace_walks_a_caption_back_through_its_edit_to_the_prompt(chain: tuple[
 
 
 def test_trace_goes_on_through_a_manifest_that_brings_pictures_and_lineage_along(job: Job, tmp_path: Path) -> None:
-    pictures = [{"id": row["id"], "image": row["image"], "lineage": row["lineage"]} for row in all_rows(job)[:4]]
-    pq.write_table(pa.Table.from_pylist(pictures), tmp_path / "chosen.parquet")
+    pictures = pq.read_table(f"{job.output.uri}/data", columns=["id", "image", "lineage"]).slice(0, 4)
+    pq.write_table(pictures, tmp_path / "chosen.parquet")
     caption = make_job(
         tmp_path,
         "caption",
@@ -245,10 +244,11 @@ def test_trace_goes_on_through_a_manifest_that_brings_pictures_and_lineage_along
         output__uri=str(tmp_path / "captions-of-chosen"),
     )
     run_here(caption)
-    steps = trace(caption.output.uri, pictures[2]["id"], Storage(caption.storage))
+    chosen = pictures["id"][2].as_py()
+    steps = trace(caption.output.uri, chosen, Storage(caption.storage))
     assert [(step.task, step.output) for step in steps] == [("caption", caption.output.uri), ("generate", "")]
     assert steps[1].job == UNKNOWN_JOB
-    assert steps[1].source["prompt"] == f"prompt {pictures[2]['id'].removeprefix('a-')}"
+    assert steps[1].source["prompt"] == f"prompt {chosen.removeprefix('a-')}"
 
 
 def test_every_row_of_a_chain_replays_to_the_same_bytes(chain: tuple[Job, Job, Job]) -> None:
