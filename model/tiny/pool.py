@@ -14,15 +14,17 @@ from torch import Tensor
 
 from model.prompts import DEFAULT_QUESTION, Prompt, PromptWriter
 from model.tiny.edits import KINDS, instruction_text
-from model.tiny.grammar import TASKS, caption_text, prompt_text
+from model.tiny.grammar import TASKS, caption_phrase, caption_text, prompt_text
 from model.tiny.losses import TextBatch
 from model.tiny.samplers import phrase_for, tasks_of, training_edit, training_scene
 from model.tiny.scene import Scene, render
 from model.tiny.train_vae import to_unit
 from model.vae import Vae
 
-# The colour of one thing comes most often: what it teaches, the other tasks build on.
-_TASK_WEIGHTS = {"single": 2, "two": 1, "count": 2, "colour": 4, "position": 2, "attribute": 2}
+# Which colour belongs to which shape is learned last, and so comes most often.
+_TASK_WEIGHTS = {"single": 1, "two": 3, "count": 2, "colour": 2, "position": 2, "attribute": 6}
+# Of the prompts with two colours, so many also say where things stand: there the binding is learned first.
+_PLACED_SHARE = 0.5
 _EDIT_WEIGHTS = {"recolour": 1, "replace": 1, "remove": 1, "add": 2}
 _DROPPED_SHARE = 0.1
 _ENCODED_AT_ONCE = 64
@@ -99,7 +101,9 @@ class Batches:
         prompts, numbers = [], []
         for task in rng.choices(TASKS, weights=[_TASK_WEIGHTS[task] for task in TASKS], k=rows):
             number = rng.choice(self._by_task[task])
-            phrase = phrase_for(rng, self._pool.scenes[number], task)
+            scene = self._pool.scenes[number]
+            placed = task == "attribute" and rng.random() < _PLACED_SHARE
+            phrase = caption_phrase(scene) if placed else phrase_for(rng, scene, task)
             dropped = rng.random() < _DROPPED_SHARE
             written = self._writer.generate_unconditional() if dropped else self._generate(prompt_text(phrase))
             prompts.append(written.before)
