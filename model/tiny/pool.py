@@ -22,7 +22,7 @@ from model.tiny.train_vae import to_unit
 from model.vae import Vae
 
 # Which colour belongs to which shape is learned last, and so comes most often.
-_TASK_WEIGHTS = {"single": 1, "two": 3, "count": 2, "colour": 2, "position": 2, "attribute": 6}
+_TASK_WEIGHTS = {"single": 1, "two": 3, "count": 3, "colour": 2, "position": 2, "attribute": 7}
 # Of the prompts with two colours, so many also say where things stand: there the binding is learned first.
 _PLACED_SHARE = 0.5
 _EDIT_WEIGHTS = {"recolour": 1, "replace": 1, "remove": 1, "add": 2}
