@@ -14,6 +14,7 @@ from pathlib import Path
 
 CONFIG_FILE = "config.json"
 DIGESTS_FILE = "digests.json"
+CARD_FILE = "README.md"  # for people: nothing reads it, and it may tell the digest
 TOKENIZER_FOLDER = "tokenizer"
 WEIGHTS_FILE = "weights.safetensors"
 VAE_FILE = "vae.safetensors"
@@ -128,4 +129,4 @@ def verify(folder: Path) -> Digests:
 
 def _file_names(folder: Path) -> list[str]:
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if name != DIGESTS_FILE)
+    return sorted(name for name in found if name not in (DIGESTS_FILE, CARD_FILE))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.checkpoint import verify
 from model.engine import Engine
 from model.head import DiffusionHead
 from model.mar import Mar, Positions
@@ -48,6 +49,16 @@ def test_the_shipped_checkpoint_draws_describes_and_edits(engine: Engine, asked:
     assert found.overall >= OVERALL_LEAST
     assert found.captions.value >= CAPTIONS_LEAST
     assert found.edits_in_all.value >= EDITS_LEAST
+
+
+def test_the_shipped_checkpoint_is_small_whole_and_has_its_card(engine: Engine) -> None:
+    folder = shipped_checkpoint()
+    assert folder is not None
+    verify(folder)
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 12e6
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(f"## {title}" in card for title in ("Data", "Recipe", "Scores", "Licence"))
+    assert engine.checkpoint_digest in card
 
 
 def _swap_guidance(patch: pytest.MonkeyPatch) -> None:
