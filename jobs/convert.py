@@ -31,7 +31,8 @@ def convert_checkpoint(
     Example:
       unipic convert downloads/UniPic-1.5B checkpoints/unipic-1.5b
     """
-    from model.checkpoint import CheckpointFault, convert
+    from model.checkpoint import CheckpointFault
+    from model.convert import convert
     from pipeline.errors import CheckpointError
 
     console = Console(stderr=True, highlight=False)

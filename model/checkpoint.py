@@ -1,4 +1,4 @@
-"""Checkpoint folders: what is in one, its digests, and turning the published layout into ours.
+"""Checkpoint folders of ours: what is in one, and its digests.
 
 A folder of ours holds `config.json`, `weights.safetensors`, `vae.safetensors`, `tokenizer/` and `digests.json`.
 Importing this module loads no torch.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ TOKENIZER_FOLDER = "tokenizer"
 WEIGHTS_FILE = "weights.safetensors"
 VAE_FILE = "vae.safetensors"
 
-Progress = Callable[[str, int, int], None]
 _HASH_CHUNK_BYTES = 1 << 20
 
 
@@ -33,45 +31,6 @@ class Digests:
 
     files: dict[str, str]
     checkpoint: str
-
-
-@dataclass(frozen=True)
-class ConvertReport:
-    """What `convert` did. `skipped`: weights left out because no inference path reads them."""
-
-    skipped: tuple[str, ...]
-    tensors: int
-    weight_bytes: int
-    digest: str
-
-
-def convert(
-    src: Path,
-    dst: Path,
-    *,
-    encoder_heads: int = 16,
-    decoder_heads: int = 16,
-    vae_scale: float = 0.2325,
-    vae_norm_groups: int = 32,
-    progress: Progress | None = None,
-) -> ConvertReport:
-    """Convert a checkpoint in the published layout to ours.
-
-    `src` holds `pytorch_model.bin`, `kl16.ckpt` and a language model's folder; `dst` must not exist, and appears only
-    once all is written. What no tensor tells are arguments. `progress` hears (tensor name, bytes done, bytes in all).
-    Raises CheckpointFault, which lists every name that is missing, unexpected or mis-shaped.
-    """
-    from model.convert import convert_published
-
-    return convert_published(
-        src,
-        dst,
-        encoder_heads=encoder_heads,
-        decoder_heads=decoder_heads,
-        vae_scale=vae_scale,
-        vae_norm_groups=vae_norm_groups,
-        progress=progress,
-    )
 
 
 def sha256_of(path: Path) -> str:

@@ -6,7 +6,8 @@ import json
 import pickle
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from model.checkpoint import (
     VAE_FILE,
     WEIGHTS_FILE,
     CheckpointFault,
-    ConvertReport,
-    Progress,
     write_digests,
 )
 from model.config import ReplicaConfig, to_json
 from model.sizes import read_sizes
 from model.unipic import expected_shapes
+
+Progress = Callable[[str, int, int], None]
 
 MODEL_PICKLE = "pytorch_model.bin"
 VAE_PICKLE = "kl16.ckpt"
@@ -46,17 +47,32 @@ _TOKENIZER_FILES = (
 _ROW_CHUNK = 4096
 
 
-def convert_published(
+@dataclass(frozen=True)
+class ConvertReport:
+    """What `convert` did. `skipped`: weights left out because no inference path reads them."""
+
+    skipped: tuple[str, ...]
+    tensors: int
+    weight_bytes: int
+    digest: str
+
+
+def convert(
     src: Path,
     dst: Path,
     *,
-    encoder_heads: int,
-    decoder_heads: int,
-    vae_scale: float,
-    vae_norm_groups: int,
-    progress: Progress | None,
+    encoder_heads: int = 16,
+    decoder_heads: int = 16,
+    vae_scale: float = 0.2325,
+    vae_norm_groups: int = 32,
+    progress: Progress | None = None,
 ) -> ConvertReport:
-    """See `model.checkpoint.convert`."""
+    """Convert a checkpoint in the published layout to ours.
+
+    `src` holds `pytorch_model.bin`, `kl16.ckpt` and a language model's folder; `dst` must not exist, and appears only
+    once all is written. What no tensor tells are arguments. `progress` hears (tensor name, bytes done, bytes in all).
+    Raises CheckpointFault, which lists every name that is missing, unexpected or mis-shaped.
+    """
     if dst.exists():
         raise CheckpointFault(f"{dst} already exists")
     llm_folder = _llm_folder(src)

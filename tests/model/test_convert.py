@@ -13,8 +13,9 @@ import torch
 from published_layout import HEADS, llm_json, published_weights, write_published
 
 from model import tensorfile
-from model.checkpoint import CheckpointFault, convert, digests, verify
+from model.checkpoint import CheckpointFault, digests, verify
 from model.config import tiny
+from model.convert import convert
 from model.engine import Engine, GenerateItem, SamplingSettings
 
 FAST = SamplingSettings(image_size=64, num_iterations=3, diffusion_steps=4)
@@ -182,8 +183,7 @@ _MEASURE = """
 import resource, sys
 from pathlib import Path
 import torch
-import model.convert
-from model.checkpoint import convert
+from model.convert import convert
 from model.loading import load_model
 
 def peak_bytes():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.checkpoint import convert
+from model.convert import convert
 from model.loading import load_model, load_prompts
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
