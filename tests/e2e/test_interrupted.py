@@ -30,7 +30,7 @@ def wait_for_receipt(output: Path) -> None:
     raise AssertionError(f"no unit was committed within {WAIT_S} s")
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_exits_with_3_and_the_same_command_goes_on(
     random_checkpoint: Path, tmp_path: Path, sign: signal.Signals
 ) -> None:

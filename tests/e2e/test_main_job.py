@@ -144,8 +144,15 @@ def photo_manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"folder": str(folder), "parquet": str(root / "photos.parquet")}
 
 
-@pytest.mark.parametrize("kind", ["folder", "parquet"])
-@pytest.mark.parametrize("task", ["caption", "edit"])
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [
+        ("folder", "caption"),
+        ("parquet", "edit"),
+        pytest.param("folder", "edit", marks=pytest.mark.slow),
+        pytest.param("parquet", "caption", marks=pytest.mark.slow),
+    ],
+)
 def test_real_photographs_are_captioned_and_edited(
     photo_manifests: dict[str, str], checkpoint: Path, tmp_path: Path, kind: str, task: str
 ) -> None:

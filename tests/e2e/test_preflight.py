@@ -71,8 +71,8 @@ def tried(job: Job) -> list[str]:
     ("damage", "words"),
     [
         (cut_short, r"CheckpointFault: .*weights\.safetensors"),
-        (other_shape, r"CheckpointFault: .*shape"),
         (one_missing, r"CheckpointFault: .*missing"),
+        pytest.param(other_shape, r"CheckpointFault: .*shape", marks=pytest.mark.slow),
     ],
 )
 def test_weights_that_cannot_be_loaded_stop_the_run_in_seconds_with_nothing_committed(
@@ -207,7 +207,12 @@ class OrderedEngine(FakeEngine):
     ("first", "kind", "words"),
     [
         ("die", "ReplicaCrashed", "died of its first row; going on"),
-        ("raise", "ReplicaFailed", "the first row is at fault (ValueError: the engine cannot do this row), another"),
+        pytest.param(
+            "raise",
+            "ReplicaFailed",
+            "the first row is at fault (ValueError: the engine cannot do this row), another",
+            marks=pytest.mark.slow,
+        ),
         ("", "EmptyPrompt", "the first row is at fault (EmptyPrompt: the prompt is empty), another"),
     ],
 )
