@@ -94,16 +94,22 @@ def test_a_commit_of_an_untroubled_unit_asks_storage_for_no_deletion(
     assert [uri for uri in deleted if PROBE not in uri] == []
 
 
-@pytest.mark.parametrize("mended_by", ["the same command", "verify --repair"])
-def test_an_interrupted_retry_is_called_so_and_mended(
-    tmp_path: Path, mark: Path, dies_at: Path, mended_by: str
-) -> None:
-    job = flaky_job(tmp_path, mark, "a")
+def interrupted_retry(folder: Path, mark: Path, dies_at: Path) -> Job:
+    """A job whose one rejected row went well in a second try that died before its receipt."""
+    job = flaky_job(folder, mark, "a")
     run_here(job)
     mark.touch()
     (dies_at / "finish.before_receipt").touch()
     with pytest.raises(Died, match="died"):
         retry_here(job)
+    return job
+
+
+@pytest.mark.parametrize("mended_by", ["the same command", "verify --repair"])
+def test_an_interrupted_retry_is_called_so_and_mended(
+    tmp_path: Path, mark: Path, dies_at: Path, mended_by: str
+) -> None:
+    job = interrupted_retry(tmp_path, mark, dies_at)
     report = verify(job.output.uri, Storage())
     assert report.counts == {"interrupted retry": 1} and "--retry-rejected" in report.problems[0].message
     if mended_by == "the same command":
@@ -118,12 +124,7 @@ def test_an_interrupted_retry_is_called_so_and_mended(
 def test_a_row_that_goes_well_in_an_interrupted_retry_and_fails_in_the_next_is_in_one_place_only(
     tmp_path: Path, mark: Path, dies_at: Path
 ) -> None:
-    job = flaky_job(tmp_path, mark, "a")
-    run_here(job)
-    mark.touch()
-    (dies_at / "finish.before_receipt").touch()
-    with pytest.raises(Died, match="died"):
-        retry_here(job)
+    job = interrupted_retry(tmp_path, mark, dies_at)
     mark.unlink()
     retry_here(job)
     assert (len(all_rows(job)), len(all_rows(job, "rejected"))) == (1, 1)
