@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -63,6 +65,23 @@ app.command("train-tiny")(train_tiny.train_tiny)
 app.command("schema")(schema.print_schema)
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluate.app, name="evaluate")
+
+
+def program() -> NoReturn:
+    """The process itself: one command, what is to be tidied up, and out at once with the command's code.
+
+    Python's own way out would pull the ground from under native threads of Ray and Arrow, where one that wakes up just
+    then aborts the process: a night's work would be whole, and its exit code say that it crashed.
+    """
+    code = FAULT
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else FAULT
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -129,4 +148,4 @@ def _kept(error: Exception, *, verbose: bool) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    program()

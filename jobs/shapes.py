@@ -175,10 +175,10 @@ def _answered(question: Question, row: Mapping[str, Any] | None, judge: Any) -> 
 
 def rows_of(output: Path) -> dict[str, dict[str, Any]]:
     """The data rows of a job's output folder by their ids; none where there is no output."""
-    import pyarrow.parquet as pq
+    from pipeline.parquet_file import read_parquet
 
     parts = sorted((output / "data").glob("*.parquet"))
-    return {row["id"]: row for part in parts for row in pq.read_table(part).to_pylist()}
+    return {row["id"]: row for part in parts for row in read_parquet(part).to_pylist()}
 
 
 def shuffled(answered: Sequence[Answered], *, seed: int) -> list[Verdict]:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
 from pipeline.ledger import Ledger, Run
+from pipeline.parquet_file import open_parquet
 from pipeline.storage import Storage, join
 
 COLUMNS = ("id", "source", "question", "caption", "lineage_id")
@@ -112,7 +112,7 @@ def _batches(uri: str, storage: Storage) -> Iterator[tuple[pa.RecordBatch, list[
     """Rows of a part, with what `_kept` says of its columns."""
     with storage.open(uri) as source:
         try:
-            parquet = pq.ParquetFile(source)
+            parquet = open_parquet(source)
             kept, others = _kept(parquet.schema_arrow)
             columns = [*COLUMNS[:-1], "lineage.lineage_id", *kept]
             for batch in parquet.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):

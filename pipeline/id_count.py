@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import picture_folder, text_manifests
 from pipeline.errors import ManifestError
 from pipeline.manifest import Manifest
+from pipeline.parquet_file import open_parquet
 from pipeline.records import ManifestFile
 from pipeline.storage import Storage
 
@@ -87,7 +87,7 @@ def _columns(
     else:
         with storage.open(file.uri) as source:
             try:
-                for batch in pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
+                for batch in open_parquet(source).iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
                     yield batch.column(0).slice(0, rows)
                     rows -= batch.num_rows
                     if rows <= 0:

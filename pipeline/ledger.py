@@ -14,12 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.context import code_version
 from pipeline.errors import ManifestError, ObjectMissing, OutputError
 from pipeline.job import Job
 from pipeline.manifest import Manifest, bindings, discover
+from pipeline.parquet_file import read_parquet
 from pipeline.records import OUTPUT_VERSION, ManifestFile, Receipt, Unit, digest
 from pipeline.storage import Storage, join
 
@@ -227,7 +226,7 @@ class Ledger:
         for receipt in self.receipts():
             if receipt.rejected and receipt.file in by_name:
                 part = next(part for part in receipt.parts if part.path.startswith("rejected/"))
-                table = pq.read_table(self.storage.open(join(self.output_uri, part.path)), columns=["rejection"])
+                table = read_parquet(self.storage.open(join(self.output_uri, part.path)), ["rejection"])
                 rows = [(one["source_row"], one["sample"]) for one in table.column("rejection").to_pylist()]
                 file = by_name[receipt.file]
                 again = receipt.unit in self.begun

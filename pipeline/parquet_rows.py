@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ManifestError
+from pipeline.parquet_file import open_parquet
 from pipeline.records import Unit
 from pipeline.storage import FileInfo, Storage
 
@@ -144,7 +145,7 @@ def _file(uri: str, version: str, storage: Storage) -> tuple[pq.ParquetFile, lis
         info = storage.info(uri)
         check_version(uri, version, info.version)
         source = storage.open(uri, info=info)
-        parquet = _named(uri, lambda: pq.ParquetFile(source, buffer_size=STREAM_BUFFER_BYTES, pre_buffer=False))
+        parquet = _named(uri, lambda: open_parquet(source, buffer_bytes=STREAM_BUFFER_BYTES))
         facts = parquet.metadata
         groups = (facts.row_group(group).num_rows for group in range(facts.num_row_groups))
         _files[key] = parquet, [0, *accumulate(groups)]

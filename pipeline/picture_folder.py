@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ManifestError
+from pipeline.parquet_file import read_parquet
 from pipeline.storage import FileInfo, relative
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -45,7 +47,7 @@ def listing_name(listing: bytes) -> str:
 def read_listing(listing: bytes) -> pa.Table:
     """Raises ManifestError for bytes that are no listing."""
     try:
-        table = pq.read_table(pa.BufferReader(listing))
+        table = read_parquet(io.BytesIO(listing))
     except pa.ArrowException as error:
         raise ManifestError(f"A stored listing of pictures cannot be read: {error}.") from error
     if table.schema.names != SCHEMA.names:

@@ -23,6 +23,7 @@ from pipeline.errors import CheckpointError, JobError, ManifestError
 from pipeline.job import AnyJob
 from pipeline.ledger import Ledger, part_of
 from pipeline.lineage import sha256
+from pipeline.parquet_file import read_parquet
 from pipeline.parts import data_rows
 from pipeline.prepare import prepare
 from pipeline.records import Receipt, Unit
@@ -100,7 +101,7 @@ def _random_rows(output_uri: str, rows: int, storage: Storage) -> Iterator[Found
     parts = list(storage.list(join(output_uri, "data"), suffix=".parquet"))
     chance = random.SystemRandom()
     for part in (chance.choice(parts) for _ in range(rows if parts else 0)):
-        lineages = pq.read_table(storage.open(part.uri), columns=["lineage"]).column("lineage")
+        lineages = read_parquet(storage.open(part.uri), ["lineage"]).column("lineage")
         at = chance.randrange(len(lineages))
         yield Found(output_uri, part.uri, at, {"lineage": lineages[at].as_py()})
 
@@ -187,7 +188,7 @@ class Replayer:
 
     def _stored(self, found: Found) -> bytes:
         column = "caption" if self.run.task == "caption" else "image"
-        value = pq.read_table(self.storage.open(found.part), columns=[column]).column(column)[found.at].as_py()
+        value = read_parquet(self.storage.open(found.part), [column]).column(column)[found.at].as_py()
         if column == "caption":
             return value.encode()
         return value["bytes"] if value["bytes"] is not None else self.storage.read(value["path"])

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from pipeline.errors import ManifestError
+from pipeline.parquet_file import buffer_of
 from pipeline.parquet_rows import check_version
 from pipeline.records import ManifestFile
 from pipeline.storage import Storage
@@ -78,7 +79,8 @@ def _csv(data: bytes, uri: str) -> pa.Table:
         raise ManifestError(f"{uri} has several columns called {', '.join(twice)}.")
     try:
         return pa_csv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(buffer_of(data)),
+            read_options=pa_csv.ReadOptions(use_threads=False),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=False

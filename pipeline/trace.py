@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, UniPicError
 from pipeline.ledger import Ledger
+from pipeline.parquet_file import open_parquet, read_parquet
 from pipeline.signatures import cell_without_signatures
 from pipeline.storage import Storage, join
 
@@ -65,7 +66,7 @@ def find(output_uri: str, row: str, storage: Storage) -> Found:
     for part in storage.list(join(output_uri, "data"), suffix=".parquet"):
         columns = pq.read_schema(storage.open(part.uri)).names
         wanted = [column for column in columns if column not in ("image", "caption")]
-        table = pq.read_table(storage.open(part.uri), columns=wanted)
+        table = read_parquet(storage.open(part.uri), wanted)
         for at, one in enumerate(table.to_pylist()):
             if _is(one, name) and (not sample or one["lineage"]["sample"] == int(sample)):
                 matches.append(Found(output_uri, part.uri, at, one))
@@ -129,7 +130,7 @@ def _source_row(lineage: dict[str, Any], storage: Storage) -> dict[str, Any]:
     if not lineage["source_file"].endswith(".parquet"):
         return {}
     try:
-        file = pq.ParquetFile(storage.open(lineage["source_file"]))
+        file = open_parquet(storage.open(lineage["source_file"]))
     except UniPicError:
         return {}
     first = 0
@@ -137,7 +138,7 @@ def _source_row(lineage: dict[str, Any], storage: Storage) -> dict[str, Any]:
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if lineage["source_row"] < first + rows:
-            table = file.read_row_group(group, columns=columns)
+            table = file.read_row_group(group, columns=columns, use_threads=False)
             return table.slice(lineage["source_row"] - first, 1).to_pylist()[0]
         first += rows
     return {}

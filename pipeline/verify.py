@@ -11,12 +11,12 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.errors import ObjectMissing, OutputError
 from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, Run, part_name, part_of
 from pipeline.lineage import recompute_id, sha256
+from pipeline.parquet_file import read_parquet
 from pipeline.records import Part, Receipt
 from pipeline.storage import PROBE, Storage, join, relative
 
@@ -153,7 +153,7 @@ def _audit(receipt: Receipt, output: str, storage: Storage, rows: int) -> Iterat
         if sha256(data) != part.sha256:
             yield Problem("altered part", part.path, "does not match its receipt's SHA-256", unit)
             continue
-        table = pq.read_table(io.BytesIO(data))
+        table = read_parquet(io.BytesIO(data))
         if table.num_rows != part.rows:
             yield Problem("row count", part.path, f"holds {table.num_rows} rows, its receipt says {part.rows}", unit)
         seen.update(_places(table))

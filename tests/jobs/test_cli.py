@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -74,6 +75,19 @@ def test_help_loads_neither_torch_nor_ray_nor_pyarrow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("loaded: []")
+
+
+@pytest.mark.parametrize(("entry", "code"), [("program", 0), ("main", -signal.SIGABRT)])
+def test_a_library_that_aborts_when_python_ends_does_not_change_the_exit_code(entry: str, code: int) -> None:
+    script = (
+        "import atexit, os, sys\nfrom jobs import cli\n"
+        "class Late:\n    def __del__(self, abort=os.abort): abort()\n"
+        "held = Late()\natexit.register(print, 'tidied up')\n"
+        f"sys.argv[1:] = ['--help']\ncli.{entry}()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout.endswith("tidied up\n")
 
 
 @pytest.mark.parametrize("words", COMMANDS)
