@@ -36,6 +36,7 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
         context.storage.write(join(output, path), picture)
         crash_point("finish.after_picture")
     parts: list[Part] = []
+    written: dict[str, bytes] = {}
     # Data first in the receipt, last in storage: whoever lists data/ early finds rejected rows already explained.
     for folder, data in (
         ("rejected", rejected_part(unit, answered, context)),
@@ -46,6 +47,7 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
             crash_point(f"finish.before_{folder}")
             context.storage.write(join(output, path), data)
             crash_point(f"finish.after_{folder}")
+            written[path] = data
             count = len(rows) if folder == "data" else answered.num_rows - len(rows)
             parts.insert(0, Part(path, count, len(data), sha256(data)))
     facts = json.loads((answered.schema.metadata or {}).get(b"facts", b"{}"))
@@ -62,11 +64,11 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
         resized=facts.pop("resized", False),
         facts=_facts(facts, time.monotonic() - started),
     )
-    return _commit_retry(unit, receipt, context) if unit.retry else _commit(unit, receipt, context)
+    return _commit_retry(unit, receipt, context) if unit.retry else _commit(unit, receipt, written, context)
 
 
-def _commit(unit: Unit, receipt: Receipt, context: RunContext) -> Receipt:
-    """Put the receipt where it makes the unit done, unless it is done already."""
+def _commit(unit: Unit, receipt: Receipt, written: dict[str, bytes], context: RunContext) -> Receipt:
+    """Put the receipt where it makes the unit done, unless it is done already. `written`: our parts by path."""
     uri = join(context.job.output.uri, receipt_path(receipt.unit))
     if unit.again:
         # Before the receipt: a death in between leaves a unit to be done, never a done unit with rows in two places.
@@ -77,8 +79,24 @@ def _commit(unit: Unit, receipt: Receipt, context: RunContext) -> Receipt:
     if ours:
         return receipt
     stands = Receipt.from_json(context.storage.read(uri))
+    if _replaced(stands, receipt, context):
+        # A row answered otherwise than in the run that was first, whose part is gone: ours is what can be kept whole.
+        for path, data in written.items():
+            context.storage.write(join(context.job.output.uri, path), data)
+        context.storage.write(uri, receipt.to_json().encode())
+        stands, receipt = receipt, stands
     _delete({part.path for part in receipt.parts}, stands, context)
     return stands
+
+
+def _replaced(stands: Receipt, ours: Receipt, context: RunContext) -> bool:
+    """Whether a part that the standing receipt names holds what we wrote over it, and not what the receipt says."""
+    digests = {part.path: part.sha256 for part in ours.parts}
+    return any(
+        digests.get(part.path, part.sha256) != part.sha256
+        and sha256(context.storage.read(join(context.job.output.uri, part.path))) != part.sha256
+        for part in stands.parts
+    )
 
 
 def _commit_retry(unit: Unit, receipt: Receipt, context: RunContext) -> Receipt:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import crashpoints
+from pipeline import crashpoints, finish
 from pipeline.company import presence
 from pipeline.errors import StorageUnavailable
 from pipeline.events import emit
@@ -128,6 +128,30 @@ def test_a_row_that_goes_well_in_an_interrupted_retry_and_fails_in_the_next_is_i
     mark.unlink()
     retry_here(job)
     assert (len(all_rows(job)), len(all_rows(job, "rejected"))) == (1, 1)
+    assert problems(job) == {}
+
+
+@pytest.mark.parametrize("well_first", [True, False])
+def test_two_runs_at_once_whose_rows_answer_otherwise_leave_one_of_the_answers_whole(
+    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, well_first: bool
+) -> None:
+    job = flaky_job(tmp_path, mark, "b")
+    if not well_first:
+        mark.touch()
+
+    def another_run_commits() -> None:
+        monkeypatch.setattr(finish, "crash_point", lambda name: None)
+        mark.touch() if well_first else mark.unlink()
+        run_here(job)
+
+    def at(name: str) -> None:
+        if name == "finish.before_rejected" or (name == "finish.before_data" and not well_first):
+            another_run_commits()
+
+    monkeypatch.setattr(finish, "crash_point", at)
+    run_here(job)
+    well, ill = all_rows(job), all_rows(job, "rejected")
+    assert (len(well), len(ill)) == ((1, 1) if well_first else (2, 0))
     assert problems(job) == {}
 
 
