@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import AsJson
+from jobs.evaluate import Device, Dtype
+from jobs.options import AsJson, check_device, check_image_size
 from jobs.words import as_json, size
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def pipeline(
     from pipeline.bench import efficiency, overhead
     from pipeline.job import ImageParams
 
+    check_image_size(image_size)
     params = ImageParams(image_size=image_size, num_iterations=iterations, diffusion_steps=diffusion_steps)
     with tempfile.TemporaryDirectory(prefix="unipic-bench-") as folder:
         whole = efficiency(
@@ -153,8 +155,8 @@ def model(
     random_published: Annotated[
         bool, typer.Option("--random-published", help="The published sizes with random weights, made on the device.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: Annotated[Device, typer.Option()] = Device.CPU,
+    dtype: Annotated[Dtype, typer.Option()] = Dtype.FLOAT32,
     task: Annotated[
         list[str] | None, typer.Option(help="generate, edit, caption; default: all. May be repeated.")
     ] = None,
@@ -184,11 +186,19 @@ def model(
     if unknown:
         raise JobError(f"--task must be {', '.join(bench.TASKS)}; got {', '.join(unknown)}")
     chosen = [one for one in bench.TASKS if one in (task or bench.TASKS)]
+    check_device(device.value)
+    check_image_size(image_size)
     sampling = SamplingSettings(
         image_size=image_size, num_iterations=iterations, guidance=guidance, diffusion_steps=diffusion_steps
     )
     captioning = CaptionSettings(image_size=image_size, max_new_tokens=max_new_tokens)
-    engine = _engine(checkpoint, random_published=random_published, device=device, dtype=dtype, image_size=image_size)
+    engine = _engine(
+        checkpoint,
+        random_published=random_published,
+        device=device.value,
+        dtype=dtype.value,
+        image_size=image_size,
+    )
     sizes = batch_size or [1, 8]
     measured = list(
         bench.measure_all(
@@ -199,7 +209,7 @@ def model(
         typer.echo(as_json(measured))
     else:
         _show(
-            f"One replica, {image_size} px, {iterations} iterations, {diffusion_steps} diffusion steps, {dtype}",
+            f"One replica, {image_size} px, {iterations} iterations, {diffusion_steps} diffusion steps, {dtype.value}",
             ["task", "batch", "per s", "s each", "peak memory", "device"],
             [
                 [

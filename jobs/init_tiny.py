@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from jobs.options import check_image_size
+
 
 def make_tiny(
     dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to make; it must not exist yet.")],
@@ -24,10 +26,9 @@ def make_tiny(
     """
     from model.checkpoint import CheckpointFault
     from model.init_tiny import init_tiny
-    from pipeline.errors import CheckpointError, JobError
+    from pipeline.errors import CheckpointError
 
-    if image_size % 16:
-        raise JobError(f"--image-size must be a multiple of 16, got {image_size}")
+    check_image_size(image_size)
     try:
         digest = init_tiny(dst, seed=seed, image_size=image_size)
     except CheckpointFault as fault:

@@ -52,3 +52,24 @@ def storage_of(*, endpoint_url: str | None, region: str | None, anonymous: bool)
             remedy="Credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or ~/.aws.",
         ) from None
     return Storage(options)
+
+
+def check_device(device: str) -> None:
+    """Raises JobError for cuda on a machine where PyTorch has none."""
+    import torch
+
+    from pipeline.errors import JobError
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise JobError(
+            "--device is cuda, and this machine has no GPU that PyTorch can use",
+            remedy="Leave it at cpu, or install a PyTorch built for this machine's CUDA.",
+        )
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises JobError unless it is a multiple of 16."""
+    from pipeline.errors import JobError
+
+    if image_size % 16:
+        raise JobError(f"--image-size must be a multiple of 16, got {image_size}")

@@ -19,7 +19,7 @@ def show_status(
 ) -> None:
     """Tell how a job stands.
 
-    Read from the receipts in its output folder alone: whether it runs now, and where, does not matter.
+    Read from its output folder alone, from any machine that has access: rows done, and which runs are at work on it.
 
     \b
     Examples:
@@ -34,11 +34,14 @@ def show_status(
         return
     done = now.ok + now.rejected
     share = f" ({100 * done / now.rows:.0f} %)" if now.rows else ""
-    typer.echo(f"{now.name} ({now.task}): {'finished' if now.finished else 'not finished'}")
+    how = "finished" if now.finished else "at work" if now.at_work else "not finished, and no run is at work on it"
+    typer.echo(f"{now.name} ({now.task}): {how}")
     typer.echo(f"  rows      {done:,} of {now.rows:,} done{share}, {now.rejected:,} rejected")
     typer.echo(f"  units     {now.units_done:,} of {now.units:,}")
     if now.last is not None:
         typer.echo(f"  last      {duration(time.time() - now.last)} ago")
+    for run in now.at_work:
+        typer.echo(f"  at work   {run}")
     if now.rows_per_s and not now.finished:
         left = f", {duration(now.eta_s)} left at that rate" if now.eta_s is not None else ""
         typer.echo(f"  rate      {rate(now.rows_per_s, 'rows')} over the last units{left}")

@@ -9,6 +9,7 @@ import typer
 
 from jobs.evaluate import Device
 from jobs.exits import STOPPED
+from jobs.options import check_device
 
 
 def train_tiny(
@@ -41,8 +42,7 @@ def train_tiny(
     from model.tiny.train_joint import JointRecipe
     from model.tiny.train_vae import VaeRecipe
 
-    if device is Device.CUDA and not torch.cuda.is_available():
-        raise JobError("--device is cuda, and this machine has no GPU that PyTorch can use")
+    check_device(device.value)
     torch.set_num_threads(threads)
     vae_recipe, joint_recipe = VaeRecipe(seed=seed), JointRecipe(seed=seed)
     try:

@@ -61,8 +61,8 @@ def presence(ledger: Ledger, *, warn: Callable[[str], None]) -> Iterator[list[st
             warn(f"{uri} still says that this run is at work; it counts for {DEAD_AFTER_S:.0f} s: {error.message}")
 
 
-def at_work(ledger: Ledger) -> list[str]:
-    """Runs that are at work in this output; signs of those that died are taken down."""
+def at_work(ledger: Ledger, *, tidy: bool = True) -> list[str]:
+    """Runs that are at work in this output. `tidy`: take down the signs of those that died."""
     found = []
     for one in ledger.storage.list(join(ledger.output_uri, RUNNING), suffix=".json"):
         try:
@@ -71,7 +71,7 @@ def at_work(ledger: Ledger) -> list[str]:
             if age_s < DEAD_AFTER_S and not _dead_here(other):
                 since_s = time.time() - float(other["started"])
                 found.append(f"{other['host']}, process {other['pid']}, since {since_s:.0f} s")
-            else:
+            elif tidy:
                 ledger.storage.delete(one.uri)
         except (ObjectMissing, ValueError, KeyError):  # it ended, or began to write, while we looked
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+from pipeline.company import at_work
 from pipeline.ledger import Ledger
 from pipeline.storage import Storage
 
@@ -13,7 +14,7 @@ RECENT_UNITS = 50  # the rate is that of the last units, not of a night that was
 
 @dataclass(frozen=True)
 class Status:
-    """Counts and pace of one output. Rows are output rows; times are Unix seconds."""
+    """Counts and pace of one output, and who is at work on it. Rows are output rows; times are Unix seconds."""
 
     name: str
     task: str
@@ -27,6 +28,7 @@ class Status:
     started: float | None
     last: float | None
     finished: bool
+    at_work: tuple[str, ...]
 
 
 def status(output_uri: str, storage: Storage) -> Status:
@@ -64,6 +66,7 @@ def status(output_uri: str, storage: Storage) -> Status:
         started=first if recent else None,
         last=recent[0][0] if recent else None,
         finished=left == 0,
+        at_work=tuple(at_work(ledger, tidy=False)),
     )
 
 

@@ -247,6 +247,21 @@ def test_plan_tells_all_it_found_and_its_json_too(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "out" / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--device cuda", "error: --device is cuda, and this machine has no GPU"),
+        ("--image-size 33", "error: --image-size must be a multiple of 16, got 33"),
+    ],
+)
+def test_a_bench_that_cannot_be_says_so_before_it_begins(
+    words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert unipic("bench", "model", *words.split()) == 1
+    assert capsys.readouterr().err.startswith(told)
+
+
 def test_status_of_a_place_without_a_run_is_refused_in_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
