@@ -11,11 +11,14 @@ import pyarrow as pa
 
 from pipeline.context import RunContext
 from pipeline.crashpoints import crash_point
-from pipeline.ledger import part_name, receipt_path
+from pipeline.errors import ObjectMissing
+from pipeline.ledger import part_name, part_of, receipt_path
 from pipeline.lineage import sha256
 from pipeline.parts import data_part, data_rows, rejected_part
 from pipeline.records import Part, Receipt, Unit
 from pipeline.storage import join
+
+RETRY_MICRO_BATCH = "micro_batch_of_retry"  # fact: number of the retry → rows a micro-batch
 
 
 def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
@@ -64,7 +67,8 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
         resized=facts.pop("resized", False),
         facts=_facts(facts, time.monotonic() - started),
     )
-    return _commit_retry(unit, receipt, context) if unit.retry else _commit(unit, receipt, written, context)
+    commit = _commit_retry if unit.retry else _commit
+    return commit(unit, receipt, written, context)
 
 
 def _commit(unit: Unit, receipt: Receipt, written: dict[str, bytes], context: RunContext) -> Receipt:
@@ -81,8 +85,7 @@ def _commit(unit: Unit, receipt: Receipt, written: dict[str, bytes], context: Ru
     stands = Receipt.from_json(context.storage.read(uri))
     if _replaced(stands, receipt, context):
         # A row answered otherwise than in the run that was first, whose part is gone: ours is what can be kept whole.
-        for path, data in written.items():
-            context.storage.write(join(context.job.output.uri, path), data)
+        _write(written, context)
         context.storage.write(uri, receipt.to_json().encode())
         stands, receipt = receipt, stands
     _delete({part.path for part in receipt.parts}, stands, context)
@@ -90,32 +93,77 @@ def _commit(unit: Unit, receipt: Receipt, written: dict[str, bytes], context: Ru
 
 
 def _replaced(stands: Receipt, ours: Receipt, context: RunContext) -> bool:
-    """Whether a part that the standing receipt names holds what we wrote over it, and not what the receipt says."""
+    """Whether a part that the standing receipt names is not what it says: we wrote over it, or took it for a leftover.
+
+    Parts of tries before ours are none of our doing.
+    """
     digests = {part.path: part.sha256 for part in ours.parts}
     return any(
-        digests.get(part.path, part.sha256) != part.sha256
-        and sha256(context.storage.read(join(context.job.output.uri, part.path))) != part.sha256
+        part_of(part.path)[1] == ours.retry and digests.get(part.path) != part.sha256 and not _holds(part, context)
         for part in stands.parts
     )
 
 
-def _commit_retry(unit: Unit, receipt: Receipt, context: RunContext) -> Receipt:
+def _holds(part: Part, context: RunContext) -> bool:
+    try:
+        return sha256(context.storage.read(join(context.job.output.uri, part.path))) == part.sha256
+    except ObjectMissing:
+        return False
+
+
+def _commit_retry(unit: Unit, receipt: Receipt, written: dict[str, bytes], context: RunContext) -> Receipt:
     """Fold rows that went well this time into the unit's receipt; the rest stands in the new rejected part."""
     uri = join(context.job.output.uri, receipt_path(receipt.unit))
     before = stands = Receipt.from_json(context.storage.read(uri))
     if stands.retry < receipt.retry:
         if unit.again:
             _delete(_own_paths(unit), receipt, context)
-        kept = tuple(part for part in stands.parts if part.path.startswith("data/"))
-        resized = stands.resized or receipt.resized
-        stands = replace(receipt, ok=stands.ok + receipt.ok, parts=(*kept, *receipt.parts), resized=resized)
+        stands = _folded(before, receipt)
         crash_point("finish.before_receipt")
         context.storage.write(uri, stands.to_json().encode())
         crash_point("finish.after_receipt")
+    elif stands.retry == receipt.retry and _replaced(stands, receipt, context):
+        # Another run tried the same rows at once, got other answers, and had our parts written over its own.
+        stands = _folded(before, receipt)
+        _write(written, context)
+        context.storage.write(uri, stands.to_json().encode())
     # Rejected rows of the try before leave last: a death before this leaves a part for the next start to sweep.
     earlier = f"rejected/{part_name(unit.id, unit.retry - 1)}"
     _delete({earlier, *(part.path for part in (*before.parts, *receipt.parts))}, stands, context)
     return stands
+
+
+def _folded(before: Receipt, retry: Receipt) -> Receipt:
+    """The receipt of a unit that stood as `before` says when its rejected rows were tried again.
+
+    Rounding depends on the micro-batch, so each try's stays on record: the first one's as it was, a retry's by number.
+    """
+    kept = tuple(p for p in before.parts if p.path.startswith("data/") and part_of(p.path)[1] < retry.retry)
+    facts = {name: value for name, value in retry.facts.items() if name != "micro_batch"}
+    facts |= {name: before.facts[name] for name in ("micro_batch", RETRY_MICRO_BATCH) if name in before.facts}
+    if "micro_batch" in retry.facts:
+        facts[RETRY_MICRO_BATCH] = {
+            **facts.get(RETRY_MICRO_BATCH, {}),
+            str(retry.retry): retry.facts["micro_batch"],
+        }
+    return replace(
+        retry,
+        ok=sum(part.rows for part in kept) + retry.ok,
+        parts=(*kept, *retry.parts),
+        resized=before.resized or retry.resized,
+        facts=facts,
+    )
+
+
+def micro_batch(receipt: Receipt, retry: int) -> int | None:
+    """Rows that a micro-batch of that try (0: the first) had; None where it is not on record."""
+    size = receipt.facts.get(RETRY_MICRO_BATCH, {}).get(str(retry)) if retry else receipt.facts.get("micro_batch")
+    return int(size) if size else None
+
+
+def _write(parts: dict[str, bytes], context: RunContext) -> None:
+    for path, data in parts.items():
+        context.storage.write(join(context.job.output.uri, path), data)
 
 
 def _own_paths(unit: Unit) -> set[str]:
