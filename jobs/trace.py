@@ -38,3 +38,5 @@ def trace_row(
         said = ", ".join(f"{name}: {value}" for name, value in step.source.items())
         if said:
             typer.echo(f"{'   ' * number}  which   {said}")
+        if step.unread:
+            typer.echo(f"{'   ' * number}  which   says nothing any more: {step.unread}")
