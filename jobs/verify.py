@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,8 +41,9 @@ def verify_output(
 
     Every unit, part, row, picture and lineage is held against its receipt. Exits with 1 on any problem that is left.
 
-    --repair needs the manifest and the checkpoint where the job had them; relative paths start from this folder. Files
-    in the output that are nobody's are moved to _unipic/set-aside.
+    --repair needs the manifest and the checkpoint where the job had them; relative paths start from this folder. A unit
+    that cannot be done again stays as it is, and it says why. Files in the output that are nobody's are moved to
+    _unipic/set-aside.
 
     \b
     Examples:
@@ -49,22 +52,19 @@ def verify_output(
       unipic verify demo-output/pictures --repair
     """
     storage = storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
-    report = _audited(output, storage, replay)
-    if not json:
-        _tell(report)
+    tell = (lambda report: None) if json else _tell
+    report = _audited(output, storage, replay, tell)
     reports, stopped = [report], False
     if repair and not report.ok:
         stopped = _mend(output, storage, report)
-        reports.append(_audited(output, storage, replay))
-        if not json:
-            _tell(reports[-1])
+        reports.append(_audited(output, storage, replay, tell))
     if json:
-        typer.echo(as_json(reports if repair else report))
+        typer.echo(as_json([one.as_dict() for one in reports] if repair else report.as_dict()))
     if not reports[-1].ok:
         raise typer.Exit(STOPPED if stopped else FAULT)
 
 
-def _audited(output: str, storage: Storage, replay: int) -> Report:
+def _audited(output: str, storage: Storage, replay: int, tell: Callable[[Report], None]) -> Report:
     from pipeline.replay import replay_sample
     from pipeline.verify import verify
 
@@ -72,8 +72,11 @@ def _audited(output: str, storage: Storage, replay: int) -> Report:
     with bars.Progress(console=console, transient=True, disable=not console.is_terminal) as live:
         bar = live.add_task("auditing units", total=None)
         report = verify(output, storage, on_unit=lambda done, planned: live.update(bar, completed=done, total=planned))
-    for problem in replay_sample(output, replay, storage):
-        report.add(problem)
+    try:
+        for problem in replay_sample(output, replay, storage, damaged=report.damaged_units):
+            report.add(problem)
+    finally:  # what the audit found is told whatever becomes of the replays
+        tell(report)
     return report
 
 
@@ -91,30 +94,26 @@ def _mend(output: str, storage: Storage, report: Report) -> bool:
     from pipeline.errors import JobError
     from pipeline.repair import redo, repair
 
-    # Before anything is forgotten: the receipts of damaged units still say what their micro-batch was.
-    job, files, why = None, set[str](), ""
-    try:
-        job, files = redo(output, storage, report)
-    except JobError as error:
-        why = str(error)
-    done = repair(output, storage, report)
+    # Before anything is forgotten: damaged units may be all there is of their rows.
+    plan = redo(output, storage, report)
+    done = repair(output, storage, report, plan)
     if done.swept:
         typer.echo(f"{count(done.swept, 'part')} of superseded or interrupted tries deleted", err=True)
     if done.set_aside:
         typer.echo(f"{count(done.set_aside, 'file')} moved to {output.rstrip('/')}/_unipic/set-aside", err=True)
-    if not done.forgotten:
+    for why, units in sorted(Counter(plan.left.values()).items()):
+        typer.echo(f"{count(units, 'damaged unit')} left as they are: {why}", err=True)
+    if plan.job is None:
         return False
     typer.echo(f"{count(done.forgotten, 'damaged unit')} to be done again", err=True)
-    if job is not None:
-        try:
-            return _run(job, files).outcome == "stopped"
-        except JobError as error:
-            why = str(error)
-    typer.echo(f"run.json's job cannot do them: {why}\n  `unipic run` of the job will.", err=True)
-    return False
+    try:
+        return _run(plan.job, plan.files).outcome == "stopped"
+    except JobError as error:  # something changed since `redo` looked
+        typer.echo(f"run.json's job cannot do them: {error}\n  `unipic run` of the job will.", err=True)
+        return False
 
 
-def _run(job: Job, files: set[str]) -> Result:
+def _run(job: Job, files: Collection[str]) -> Result:
     from pipeline.run import run
 
     stop = threading.Event()

@@ -1,22 +1,51 @@
-"""Mends an output that its audit found wanting: forgets damaged units, and says which job does just them again."""
+"""Mends an output that its audit found wanting: forgets damaged units, and says which job does just them again.
+
+Nothing is forgotten that cannot be made again from here: such a unit stays as it is, with the reason why.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from pipeline.company import at_work
-from pipeline.errors import OutputError
-from pipeline.job import AnyJob, Job
+from pipeline.context import RunContext
+from pipeline.errors import JobError, ObjectMissing, OutputError, UniPicError
+from pipeline.finish import micro_batch
+from pipeline.job import Job
 from pipeline.ledger import META, Ledger, Run, part_of, receipt_path
-from pipeline.storage import Storage, join
-from pipeline.verify import SET_ASIDE, UNEXPECTED, Report
+from pipeline.parquet_file import read_part
+from pipeline.prepare import prepare
+from pipeline.records import ManifestFile, Unit
+from pipeline.replay import recorded_job
+from pipeline.replica import _device
+from pipeline.run import preflight
+from pipeline.storage import Storage, is_s3, join, local_path
+from pipeline.verify import SET_ASIDE, Report, planned_units
 
 OURS_ALONE = ("data/", "rejected/", "images/", f"{META}/")
 SET_ASIDE_MAX_BYTES = 1 << 30  # objects are moved through memory
+
+
+@dataclass(frozen=True)
+class Redo:
+    """What can be done about the damaged units.
+
+    Attributes:
+        job: does them again, with `files` alone; None where no unit can be done again.
+        files: names of the manifest files that hold `units`.
+        units: damaged units that can be done again.
+        left: damaged units that cannot → why not, and what to do about it.
+        blocked: among those are damaged receipts, past which no run of the job gets.
+    """
+
+    job: Job | None = None
+    files: frozenset[str] = frozenset()
+    units: frozenset[str] = frozenset()
+    left: dict[str, str] = field(default_factory=dict)
+    blocked: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,24 +63,68 @@ class Repaired:
     set_aside: int
 
 
-def repair(output_uri: str, storage: Storage, report: Report) -> Repaired:
-    """Forget the damaged units, so that the next run of the job does them again; sweep; set strangers' files aside.
+def redo(output_uri: str, storage: Storage, report: Report) -> Redo:
+    """What does the damaged units again: everything that could refuse them is tried, and nothing is changed.
+
+    The job is as `run.json` has it, save that limits that would end it early are lifted, and the micro-batch is the one
+    the units had.
+
+    Raises:
+        StorageUnavailable: the store does not answer now, which says nothing of the units.
+    """
+    damaged = frozenset(report.damaged_units)
+    if not damaged:
+        return Redo()
+    ledger = Ledger(output_uri, storage)
+    try:
+        run = ledger.recorded()
+        job = _job(output_uri, storage, run, _micro_batch(ledger, report))
+        if job.compute.gpus_per_replica or job.model.device == "cuda":
+            _device(job)  # torch is not loaded for a job that needs no GPU
+        context, manifest, _ = preflight(job, Storage(job.storage))
+    except UniPicError as error:
+        if error.retryable:
+            raise
+        why = f"run.json's job cannot do them: {error}"
+        return Redo(left=dict.fromkeys(damaged, why), blocked=_blocked(ledger, damaged))
+    planned = planned_units(run)
+    known = {one.key: one for one in run.files}
+    now = {one.name: one for one in manifest.files}
+    stored = _stored(ledger, damaged)
+    left: dict[str, str] = {}
+    for unit_id in sorted(damaged):
+        file = known[_key(unit_id)]
+        why = _file_fault(file, now.get(file.name))
+        if not why and (rows := stored.get(unit_id)):
+            first_row = int(unit_id.rsplit("-", 1)[1])
+            why = _loss(Unit(now[file.name], first_row, planned[unit_id], tuple(sorted(rows))), context)
+        if why:
+            left[unit_id] = why
+    if blocked := _blocked(ledger, left):
+        why = "a run of the job stops at the damaged receipt of a unit that cannot be done again: see to that one first"
+        left |= dict.fromkeys(damaged - left.keys(), why)
+    units = damaged - left.keys()
+    files = frozenset(known[_key(unit)].name for unit in units)
+    return Redo(job if units else None, files, units, left, blocked)
+
+
+def repair(output_uri: str, storage: Storage, report: Report, plan: Redo) -> Repaired:
+    """Forget `plan.units`, so that the next run of the job does them again; sweep; set strangers' files aside.
 
     Strangers' files elsewhere than in the folders that are ours alone stay where they are: they may be another output.
     """
     ledger = Ledger(output_uri, storage)
-    damaged = report.damaged_units
     # Receipts go first: a repair that dies in between leaves units to be done, never a done unit in pieces.
-    for unit in sorted(damaged):
+    for unit in sorted(plan.units):
         storage.delete(join(output_uri, receipt_path(unit)))
-    for folder in ("data", "rejected") if damaged else ():
+    for folder in ("data", "rejected") if plan.units else ():
         for one in storage.list(join(output_uri, folder), suffix=".parquet"):
-            if part_of(one.uri)[0] in damaged:
+            if part_of(one.uri)[0] in plan.units:
                 storage.delete(one.uri)
-    swept = ledger.sweep(alone=not at_work(ledger))
-    strangers = [one.where for one in report.problems if one.kind == UNEXPECTED and one.where.startswith(OURS_ALONE)]
+    swept = 0 if plan.blocked else ledger.sweep(alone=not at_work(ledger))
+    strangers = [path for path in report.strangers if path.startswith(OURS_ALONE)]
     moved = sum(_set_aside(output_uri, storage, path) for path in strangers)
-    return Repaired(len(damaged), swept, moved)
+    return Repaired(len(plan.units), swept, moved)
 
 
 def _set_aside(output_uri: str, storage: Storage, path: str) -> bool:
@@ -64,45 +137,32 @@ def _set_aside(output_uri: str, storage: Storage, path: str) -> bool:
     return True
 
 
-def redo(output_uri: str, storage: Storage, report: Report) -> tuple[Job, set[str]]:
-    """What does the damaged units again; to be asked before `repair` forgets them.
-
-    Returns:
-        The job as `run.json` has it, and the names of the manifest files that hold damaged units. Limits that would end
-        it early are lifted, and the micro-batch is the one the units had.
-
-    Raises:
-        OutputError: `run.json` does not say enough.
-    """
-    ledger = Ledger(output_uri, storage)
-    run = ledger.recorded()
-    try:
-        job: Job = TypeAdapter(AnyJob).validate_python(run.job, strict=False)
-    except ValidationError as error:
-        raise OutputError(f"run.json holds no job of this version: {error.error_count()} faults in it") from error
-    keys = {unit.split("-", 1)[0] for unit in report.damaged_units}
+def _job(output_uri: str, storage: Storage, run: Run, size: int | None) -> Job:
+    """Raises OutputError where `run.json` does not say enough, or of another place."""
+    job = recorded_job(run, storage)
     limits = {"until": None, "max_hours": None, "max_rejected": "100%"}
     compute: dict[str, Any] = {"replicas": job.compute.replicas.model_copy(update={"min": 1})}
-    if job.compute.batch_size == "auto" and (size := _micro_batch(ledger, report)):
+    if job.compute.batch_size == "auto" and size:
         compute["batch_size"] = size
     changes = {
-        "output": job.output.model_copy(update={"uri": _place(output_uri, run, job)}),
+        "output": job.output.model_copy(update={"uri": _place(output_uri, job)}),
         "limits": job.limits.model_copy(update=limits),
         "compute": job.compute.model_copy(update=compute),
-        "storage": job.storage.model_copy(update=storage.options.model_dump(exclude_defaults=True)),
     }
-    return job.model_copy(update=changes), {one.name for one in run.files if one.key in keys}
+    return job.model_copy(update=changes)
 
 
-def _place(output_uri: str, run: Run, job: Job) -> str:
+def _place(output_uri: str, job: Job) -> str:
     """The output's address: as the job has it, so that rows that name their pictures name them alike; else as given."""
-    there, here = job.output.uri, output_uri
-    if "://" not in there and "://" not in here:
-        there, here = os.path.abspath(there), os.path.abspath(here)
-    if there.rstrip("/") == here.rstrip("/"):
+    there, here = (
+        uri.rstrip("/") if is_s3(uri) else os.path.abspath(local_path(uri)) for uri in (job.output.uri, output_uri)
+    )
+    if there == here:
         return job.output.uri
     if job.output.images == "files":
-        raise OutputError(f"the output was moved from {job.output.uri}, and its rows name their pictures there")
+        remedy = "Move it back; or, where that is a relative path, give this command in the folder the job ran in."
+        message = f"the output was moved from {job.output.uri}, and its rows name their pictures there"
+        raise OutputError(message, remedy=remedy)
     return output_uri
 
 
@@ -113,6 +173,59 @@ def _micro_batch(ledger: Ledger, report: Report) -> int | None:
             receipt = ledger.receipt(unit)
         except OutputError:  # a damaged receipt is why we are here
             continue
-        if not receipt.resized and "micro_batch" in receipt.facts:
-            return int(receipt.facts["micro_batch"])
+        if not receipt.resized and (size := micro_batch(receipt, 0)):
+            return size
     return None
+
+
+def _blocked(ledger: Ledger, units: Collection[str]) -> bool:
+    for unit in units:
+        try:
+            ledger.receipt(unit)
+        except ObjectMissing:
+            continue
+        except OutputError:
+            return True
+    return False
+
+
+def _file_fault(recorded: ManifestFile, now: ManifestFile | None) -> str:
+    """Why units of this manifest file cannot be done again; "" where they can."""
+    if now is None:
+        return f"the manifest file {recorded.name} is gone. Put it back, or drop its rows with `unipic prune`."
+    if (now.version, now.rows) != (recorded.version, recorded.rows):
+        return f"the manifest file {recorded.name} changed. Put it back, or do it again: `unipic run --changed redo`."
+    return ""
+
+
+def _stored(ledger: Ledger, units: Collection[str]) -> dict[str, set[tuple[int, int]]]:
+    """Unit → (row, sample) of its rows that can be read, whatever its receipt says of them."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    for one in ledger.storage.list(join(ledger.output_uri, "data"), suffix=".parquet"):
+        unit, _ = part_of(one.uri)
+        if unit not in units:
+            continue
+        try:
+            lineages = read_part(one.uri, ledger.storage, ["lineage"]).column("lineage").to_pylist()
+        except OutputError:  # nothing in it can be lost any more
+            continue
+        found.setdefault(unit, set()).update((row["source_row"], row["sample"]) for row in lineages)
+    return found
+
+
+def _loss(unit: Unit, context: RunContext) -> str:
+    """Which of the rows `unit.only` could not be made again; "" where all could."""
+    try:
+        prepared = prepare(unit, context)
+    except JobError as error:
+        return str(error)
+    for one in prepared.select(["row", "fault"]).to_pylist():
+        if (fault := one["fault"]) is not None:
+            where = f"row {one['row']} of {unit.file.name} would be lost: {fault['kind']}: {fault['message']}"
+            remedy = f"Mend that; or delete {receipt_path(unit.id)} to have the unit done again without the row."
+            return f"{where}{'' if where.endswith('.') else '.'} {remedy}"
+    return ""
+
+
+def _key(unit_id: str) -> str:
+    return unit_id.split("-", 1)[0]

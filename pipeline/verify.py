@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, Run, part_nam
 from pipeline.lineage import recompute_id, sha256
 from pipeline.parquet_file import read_parquet
 from pipeline.records import Part, Receipt
-from pipeline.storage import PROBE, Storage, join, relative
+from pipeline.storage import PROBE, Storage, is_s3, join, local_path, relative
 
 AUDITORS = 4  # units read at once: one is decoded while others are on their way
 SET_ASIDE = f"{META}/set-aside"  # where `repair` puts strangers' files
@@ -34,7 +34,8 @@ class Problem:
 
     Attributes:
         kind: "missing unit", "missing part", "altered part", "row count", "duplicate row", "undecodable picture",
-            "wrong lineage", "unexpected file", "superseded part", "interrupted retry", "damaged receipt".
+            "wrong lineage", "unexpected file", "superseded part", "interrupted retry", "damaged receipt"; of rows made
+            again "differs when replayed", "cannot be replayed".
         where: the unit's id or the file's path.
         repairable: True where doing the unit again mends it.
     """
@@ -51,7 +52,14 @@ class Problem:
 
 @dataclass
 class Report:
-    """What the audit found. `ok` is the verdict."""
+    """What the audit found. `ok` is the verdict.
+
+    Attributes:
+        counts: how many problems there are of each kind.
+        problems: the first `LISTED` of them.
+        damaged_units: ids of the units that doing again mends.
+        strangers: paths of all unexpected files.
+    """
 
     output: str
     rows: int = 0
@@ -61,6 +69,7 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     damaged_units: set[str] = field(default_factory=set)
+    strangers: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -72,6 +81,14 @@ class Report:
             self.problems.append(problem)
         if problem.unit is not None:
             self.damaged_units.add(problem.unit)
+        if problem.kind == UNEXPECTED:
+            self.strangers.append(problem.where)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: what is there, once, in lists."""
+        facts = {**asdict(self), "damaged_units": sorted(self.damaged_units)}
+        del facts["strangers"]
+        return facts
 
 
 def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], None] | None = None) -> Report:
@@ -83,10 +100,11 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
     Raises:
         OutputError: no run has begun there.
     """
+    output_uri = output_uri if is_s3(output_uri) else local_path(output_uri)  # as listings name what is below it
     ledger = Ledger(output_uri, storage)
     run = ledger.recorded()
     samples = int(run.fields["params"].get("samples_per_row", 1))
-    planned = _planned(run)
+    planned = planned_units(run)
     report = Report(output_uri, rows=sum(one.rows for one in run.files) * samples)
     done = ledger.done()
     expected: set[str] = set()
@@ -113,7 +131,7 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
     return report
 
 
-def _planned(run: Run) -> dict[str, int]:
+def planned_units(run: Run) -> dict[str, int]:
     """Unit id → its rows, for every unit of the recorded manifest."""
     size = run.rows_per_unit
     return {
@@ -158,7 +176,7 @@ def _audit(receipt: Receipt, output: str, storage: Storage, rows: int) -> Iterat
             yield Problem("row count", part.path, f"holds {table.num_rows} rows, its receipt says {part.rows}", unit)
         seen.update(_places(table))
         if part.path.startswith("data/"):
-            yield from _audit_rows(table, part, unit, storage)
+            yield from _audit_rows(table, part, unit, output, storage)
     for (row, sample), times in seen.items():
         if times > 1:
             yield Problem("duplicate row", unit, f"row {row} sample {sample} is there {times} times", unit)
@@ -171,7 +189,7 @@ def _places(table: pa.Table) -> Iterator[tuple[int, int]]:
     yield from zip(struct.field("source_row").to_pylist(), struct.field("sample").to_pylist(), strict=True)
 
 
-def _audit_rows(table: pa.Table, part: Part, unit: str, storage: Storage) -> Iterator[Problem]:
+def _audit_rows(table: pa.Table, part: Part, unit: str, output: str, storage: Storage) -> Iterator[Problem]:
     lineages = table.column("lineage").to_pylist()
     for lineage in lineages:
         if recompute_id(lineage) != lineage["lineage_id"]:
@@ -186,15 +204,26 @@ def _audit_rows(table: pa.Table, part: Part, unit: str, storage: Storage) -> Ite
         image = table.column("image")[at].as_py()
         where = f"row {lineage['source_row']} sample {lineage['sample']}"
         try:
-            data = image["bytes"] if image["bytes"] is not None else storage.read(image["path"])
+            data = picture_of(image, output, storage)
             with Image.open(io.BytesIO(data)) as picture:
                 picture.load()
         except ObjectMissing:
-            yield Problem("missing part", image["path"], f"the picture of {where} is gone", unit)
+            yield Problem("missing part", picture_path(image), f"the picture of {where} is gone", unit)
         except (OSError, ValueError, SyntaxError) as error:
             yield Problem("undecodable picture", part.path, f"{where}: {error}", unit)
         else:
             yield from _wrong_digests([(data, lineage)], part, unit)
+
+
+def picture_path(image: dict[str, Any]) -> str:
+    """Where in its output a picture that stands beside the Parquet is: rows name it by where the output was then."""
+    return f"images/{image['path'].rsplit('/', 1)[-1]}"
+
+
+def picture_of(image: dict[str, Any], output: str, storage: Storage) -> bytes:
+    """The encoded picture of a data row. Raises ObjectMissing where it stood beside the Parquet and is gone."""
+    data: bytes | None = image["bytes"]
+    return storage.read(join(output, picture_path(image))) if data is None else data
 
 
 def _wrong_digests(pairs: Iterable[tuple[bytes, dict[str, Any]]], part: Part, unit: str) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from pipeline.bench_verify import write_captions
 from pipeline.errors import JobError, OutputError
 from pipeline.job import Job
 from pipeline.lineage import sha256
-from pipeline.repair import redo, repair
+from pipeline.repair import Redo, redo, repair
 from pipeline.replay import replay, replay_sample
 from pipeline.storage import Storage
 from pipeline.trace import UNKNOWN_JOB, trace
@@ -94,7 +94,7 @@ def test_damage_is_found_and_named_and_repair_mends_what_can_be_done_again(
     storage = Storage(job.storage)
     report = verify(job.output.uri, storage)
     assert kind in report.counts
-    repair(job.output.uri, storage, report)
+    repair(job.output.uri, storage, report, redo(job.output.uri, storage, report))
     run_here(job)
     assert part_bytes(job) == whole
     assert verify(job.output.uri, storage).ok
@@ -109,10 +109,10 @@ def test_a_repair_does_just_the_damaged_units_again_by_the_job_that_run_json_hol
     write_prompts(Path(job.input.manifest) / "new.parquet", ["new work is not a repair's"])
     storage = Storage(job.storage)
     report = verify(job.output.uri, storage)
-    again, files = redo(job.output.uri, storage, report)
-    repaired = repair(job.output.uri, storage, report)
+    plan = redo(job.output.uri, storage, report)
+    repaired = repair(job.output.uri, storage, report, plan)
     assert (repaired.forgotten, repaired.set_aside) == (2, 1)
-    assert run_here(again, only=files) == 2
+    assert plan.job is not None and run_here(plan.job, only=plan.files) == 2
     assert part_bytes(job) == whole
     assert verify(job.output.uri, storage).ok
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -126,9 +126,11 @@ def test_a_repair_runs_without_limits_that_would_end_it_and_with_the_micro_batch
     value["job"]["compute"]["batch_size"] = "auto"
     value["job"]["limits"] |= {"max_rejected": 0, "max_hours": 1e-6}
     record.write_text(json.dumps(value))
-    again, files = redo(job.output.uri, storage, verify(job.output.uri, storage))
+    plan = redo(job.output.uri, storage, verify(job.output.uri, storage))
+    again = plan.job
+    assert again is not None
     assert (again.compute.batch_size, again.limits.max_rejected, again.limits.max_hours) == (4, "100%", None)
-    assert files == {"a.parquet"}
+    assert plan.files == {"a.parquet"}
 
 
 def test_a_moved_output_is_repaired_where_it_is_unless_its_rows_name_their_pictures(tmp_path: Path) -> None:
@@ -138,12 +140,13 @@ def test_a_moved_output_is_repaired_where_it_is_unless_its_rows_name_their_pictu
         job = make_job(root, output__images=images)
         run_here(job)
         moved = str(Path(job.output.uri).rename(root / "moved"))
-        report = verify(moved, Storage())
+        assert verify(moved, Storage()).ok
+        next((root / "moved" / "data").iterdir()).unlink()
+        plan = redo(moved, Storage(), verify(moved, Storage()))
         if images == "inline":
-            assert redo(moved, Storage(), report)[0].output.uri == moved
+            assert plan.job is not None and plan.job.output.uri == moved
         else:
-            with pytest.raises(OutputError, match="the output was moved from"):
-                redo(moved, Storage(), report)
+            assert plan.job is None and all("the output was moved from" in why for why in plan.left.values())
 
 
 def test_a_unit_whose_rejected_rows_were_tried_again_is_repaired_whole(flaky: Job, tmp_path: Path) -> None:
@@ -153,7 +156,8 @@ def test_a_unit_whose_rejected_rows_were_tried_again_is_repaired_whole(flaky: Jo
     assert [path.name.endswith(".retry1.parquet") for path in parts(flaky)] == [False, True]
     _alter_a_byte(parts(flaky)[1])
     storage = Storage()
-    repair(flaky.output.uri, storage, verify(flaky.output.uri, storage))
+    report = verify(flaky.output.uri, storage)
+    repair(flaky.output.uri, storage, report, redo(flaky.output.uri, storage, report))
     run_here(flaky)
     assert verify(flaky.output.uri, storage).ok
     assert [row["prompt"] for row in all_rows(flaky)] == ["a", f"flaky {tmp_path}/mended"]
@@ -171,7 +175,7 @@ def test_a_file_of_somebody_else_is_named_and_set_aside_unharmed(job: Job) -> No
         ("unexpected file", "captions/data/part-y.parquet"),
         ("unexpected file", "data/part-x.parquet"),
     ]
-    assert repair(job.output.uri, storage, report).set_aside == 1
+    assert repair(job.output.uri, storage, report, Redo()).set_aside == 1
     assert (Path(job.output.uri) / "_unipic" / "set-aside" / "data" / "part-x.parquet").read_bytes() == b"?"
     assert neighbour.exists() and not stranger.exists()
     assert [one.where for one in verify(job.output.uri, storage).problems] == ["captions/data/part-y.parquet"]

@@ -15,7 +15,7 @@ from pipeline.errors import StorageUnavailable
 from pipeline.events import emit
 from pipeline.job import Job
 from pipeline.ledger import Ledger
-from pipeline.repair import repair
+from pipeline.repair import Redo, repair
 from pipeline.run import preflight, run
 from pipeline.storage import PROBE, Storage
 from pipeline.verify import verify
@@ -116,7 +116,7 @@ def test_an_interrupted_retry_is_called_so_and_mended(
         retry_here(job)
         assert len(all_rows(job)) == 2
     else:
-        assert repair(job.output.uri, Storage(), report).swept == 1
+        assert repair(job.output.uri, Storage(), report, Redo()).swept == 1
         assert len(all_rows(job)) == 1
     assert problems(job) == {}
 
