@@ -7,25 +7,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from pipeline.context import code_version
-from pipeline.errors import ManifestError, ObjectMissing, OutputError
+from pipeline.errors import ObjectMissing, OutputError
 from pipeline.job import Job
-from pipeline.manifest import Manifest, bindings, discover
+from pipeline.manifest import Manifest, discover
 from pipeline.parquet_file import read_parquet
-from pipeline.records import OUTPUT_VERSION, ManifestFile, Receipt, Unit, digest
+from pipeline.picture_folder import Replaced
+from pipeline.records import ManifestFile, Receipt, Unit
+from pipeline.run_record import Run, changed, differences, fingerprint_fields, refuse, removed
 from pipeline.storage import Storage, join
 
 META = "_unipic"
 RUN = f"{META}/run.json"
 RECEIPTS = f"{META}/receipts"
 LISTINGS = f"{META}/listings"
+_UNIT = re.compile(r"([0-9a-f]{16})-(\d{10})(?!\d)")  # file key and row: of a unit, a part, a picture
 READERS = 16  # receipts read at once: each is one small round trip
 
 
@@ -42,49 +44,6 @@ def part_of(path: str) -> tuple[str, int]:
     """`part_name` backwards: (unit id, try at its rejected rows). A stranger's name gives a unit that there is not."""
     unit, _, retry = path.rsplit("/", 1)[-1].removeprefix("part-").removesuffix(".parquet").partition(".retry")
     return unit, int(retry) if retry.isdecimal() else 0
-
-
-def fingerprint_fields(job: Job, checkpoint_digest: str) -> dict[str, Any]:
-    """All that changes what the outputs hold. Two jobs with equal fields may share an output folder."""
-    return {
-        "task": job.task,
-        "params": job.params.model_dump(mode="json"),
-        "columns": bindings(job),
-        "keep": list(job.input.keep),
-        "image_root": job.input.image_root,
-        "limits of pictures": [job.input.max_image_mpx, job.input.max_image_mb],
-        "checkpoint": checkpoint_digest,
-        "dtype": job.model.dtype,
-        "images": job.output.images,
-        "output version": OUTPUT_VERSION,
-    }
-
-
-@dataclass(frozen=True)
-class Run:
-    """`run.json`: deterministic, so that two runs of one job write the same."""
-
-    name: str
-    task: str
-    fields: dict[str, Any]
-    rows_per_unit: int
-    job: dict[str, Any]
-    code_version: str
-    files: tuple[ManifestFile, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        return digest(self.fields)
-
-    def to_json(self) -> bytes:
-        value = {"fingerprint": self.fingerprint, **asdict(self)}
-        return json.dumps(value, sort_keys=True, indent=1).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Run:
-        value = json.loads(data)
-        value.pop("fingerprint")
-        return cls(**{**value, "files": tuple(ManifestFile(**one) for one in value["files"])})
 
 
 class Ledger:
@@ -127,11 +86,13 @@ class Ledger:
 
     def listings(self) -> list[str]:
         """URIs of the picture listings kept so far."""
-        return [one.uri for one in self.storage.list(join(self.output_uri, LISTINGS), suffix=".parquet")]
+        listed = self.storage.list(join(self.output_uri, LISTINGS), suffix=".parquet")
+        # Spelled as when they were stored, since rows name their source file: a list leaves "file://" out.
+        return [self._listing_uri(one.uri.rpartition("/")[2].removesuffix(".parquet")) for one in listed]
 
     def discover(self, job: Job) -> Manifest:
-        """The job's manifest as it is now; pictures listed by earlier runs keep their rows."""
-        return discover(job.input, self.storage, listings=self.listings())
+        """The job's manifest as it is now, without this output; pictures listed by earlier runs keep their rows."""
+        return discover(job.input, self.storage, listings=self.listings(), outside=self.output_uri)
 
     def check_owner(self, job: Job, checkpoint_digest: str) -> Run | None:
         """Refuse another job's folder.
@@ -143,7 +104,7 @@ class Ledger:
         if there is None:
             return None
         ours = fingerprint_fields(job, checkpoint_digest)
-        differ = _differences(there.fields, ours)
+        differ = differences(there.fields, ours)
         if differ:
             raise OutputError(
                 f"{self.output_uri} holds the output of job {there.name!r}, which differs from this one in "
@@ -168,12 +129,15 @@ class Ledger:
             ManifestError: a manifest file changed under its name.
         """
         there = self.check_owner(job, checkpoint_digest)
-        manifest = self._store_listing(manifest)
         fixed = there.rows_per_unit if there else job.rows_per_unit
-        changed = _changed(there.files, manifest.files) if there else []
-        if changed and not redo_changed:
-            _refuse(changed)
-        self.forget(changed)
+        altered = changed(there.files, manifest.files) if there else []
+        keys = {one.name: one.key for one in manifest.files}
+        replaced = [one for one in manifest.replaced if one.name in keys]
+        if there and not redo_changed and (altered or replaced):
+            refuse([*(one.name for one in altered), *(name for one in replaced for name in one.pictures)])
+        self.forget(altered)
+        self._relist(replaced, {(keys[one.name], row // fixed) for one in replaced for row in one.rows}, fixed)
+        manifest = self._store_listing(manifest)
         gone = removed(there, manifest) if there else []
         run = Run(
             name=there.name if there else job.name,
@@ -195,16 +159,34 @@ class Ledger:
             How many units were forgotten.
         """
         keys = {one.key for one in files}
-        if not keys:
-            return 0
-        forgotten = [unit for unit in self.done() if unit.split("-", 1)[0] in keys]
+        return self._forget(lambda key, _: key in keys) if keys else 0
+
+    def _forget(self, has: Callable[[str, int], bool]) -> int:
+        """Take back the units, each given by its file's key and a row of it, that `has` says."""
+
+        def is_meant(name: str) -> bool:
+            found = _UNIT.match(name)
+            return found is not None and has(found[1], int(found[2]))
+
+        forgotten = [unit for unit in self.done() if is_meant(unit)]
         for unit in forgotten:
             self.storage.delete(join(self.output_uri, receipt_path(unit)))
         for folder, prefix in (("data", "part-"), ("rejected", "part-"), ("images", "")):
             for one in self.storage.list(join(self.output_uri, folder)):
-                if one.uri.rsplit("/", 1)[1].removeprefix(prefix).split("-", 1)[0] in keys:
+                if is_meant(one.uri.rsplit("/", 1)[1].removeprefix(prefix)):
                     self.storage.delete(one.uri)
         return len(forgotten)
+
+    def _relist(self, replaced: Sequence[Replaced], units: Set[tuple[str, int]], rows_per_unit: int) -> None:
+        """Take back the units of replaced pictures, then list the pictures as they are now, in their old rows.
+
+        Args:
+            units: (key of the listing, number of the unit in it) of each.
+        """
+        if units:
+            self._forget(lambda key, row: (key, row // rows_per_unit) in units)
+        for one in replaced:
+            self.storage.write(self._listing_uri(one.name), one.listing)
 
     def prune(self, manifest: Manifest) -> list[ManifestFile]:
         """Remove the rows of manifest files that are no longer there.
@@ -265,13 +247,16 @@ class Ledger:
         self.begun = frozenset(begun)
         return swept
 
+    def _listing_uri(self, name: str) -> str:
+        return join(self.output_uri, LISTINGS, f"{name}.parquet")
+
     def _store_listing(self, manifest: Manifest) -> Manifest:
         if manifest.listing is None:
             return manifest
         files = []
         for one in manifest.files:
             if not one.uri:
-                one = replace(one, uri=join(self.output_uri, LISTINGS, f"{one.name}.parquet"))
+                one = replace(one, uri=self._listing_uri(one.name))
                 self.storage.write(one.uri, manifest.listing)
             files.append(one)
         return replace(manifest, files=tuple(files), listing=None)
@@ -306,40 +291,3 @@ class Ledger:
             raise OutputError(
                 f"the receipt {uri} is damaged: {error}", remedy="Delete it to have its unit done again."
             ) from error
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _differences(there: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
-    """`name: old there, new now` for every leaf that differs."""
-    out: list[str] = []
-    for name in sorted({*there, *ours}):
-        old, new = there.get(name), ours.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            out += _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            out.append(f"{prefix}{name}: {_short(old)} there, {_short(new)} now")
-    return out
-
-
-def removed(run: Run, manifest: Manifest) -> list[ManifestFile]:
-    """Files that an earlier run recorded and the manifest no longer has."""
-    names = {one.name for one in manifest.files}
-    return [one for one in run.files if one.name not in names]
-
-
-def _changed(before: Sequence[ManifestFile], now: Sequence[ManifestFile]) -> list[ManifestFile]:
-    known = {one.name: (one.version, one.rows) for one in before}
-    return [one for one in now if known.get(one.name, (one.version, one.rows)) != (one.version, one.rows)]
-
-
-def _refuse(changed: Sequence[ManifestFile]) -> None:
-    names = ", ".join(one.name for one in changed[:5])
-    more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-    raise ManifestError(
-        f"{names}{more} changed since this output was begun",
-        remedy="Give the new content a new file name, or do its units again with --changed redo.",
-    )

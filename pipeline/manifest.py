@@ -19,8 +19,9 @@ from pipeline import parquet_rows, picture_folder, text_manifests
 from pipeline.archives import archive_kind
 from pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError, redact_url
 from pipeline.job import EditParams, Input, Job
+from pipeline.manifest_search import find
 from pipeline.records import ManifestFile, Unit
-from pipeline.storage import FileInfo, Storage, is_s3, local_path, relative, split_pattern
+from pipeline.storage import FileInfo, Storage, relative
 
 FOOTER_THREADS = 16
 SHORT_TEXT = 200
@@ -45,12 +46,14 @@ class Manifest:
         schema: of the first file, text and bytes in their plain types.
         listing: of a folder of pictures, the bytes of a new listing that the caller has to store; else None.
         others: (file name, schema) of the first file of each further schema.
+        replaced: of a folder of pictures, by stored listing, those that are others now than when they were listed.
     """
 
     files: tuple[ManifestFile, ...]
     schema: pa.Schema
     listing: bytes | None = None
     others: tuple[tuple[str, pa.Schema], ...] = ()
+    replaced: tuple[picture_folder.Replaced, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -63,17 +66,23 @@ class Manifest:
 
 
 def discover(
-    source: Input, storage: Storage, *, listings: Sequence[str] = (), on_progress: OnProgress | None = None
+    source: Input,
+    storage: Storage,
+    *,
+    listings: Sequence[str] = (),
+    outside: str = "",
+    on_progress: OnProgress | None = None,
 ) -> Manifest:
     """Find the manifest's files and count their rows.
 
     Args:
         listings: URIs of the listings stored by earlier runs over the same folder of pictures.
+        outside: the job's own output folder, whose files are none of its manifest.
     Raises:
         ManifestError: nothing there, no rows, or a file that cannot be read, by name.
     """
     try:
-        base, found = _find(source, storage)
+        base, found = find(source.manifest, storage, outside=outside)
         if source.format == "images" or (source.format == "auto" and not _suitable(found, "auto")):
             return _pictures(source, storage, base=base, found=found, listings=listings)
         return _files(source, storage, base=base, found=_suitable(found, source.format), on_progress=on_progress)
@@ -147,28 +156,10 @@ def head(manifest: Manifest, n: int, storage: Storage) -> list[dict[str, object]
         else:
             unit = Unit(file=file, first_row=0, rows=min(file.rows, n - len(rows)))
             table = read_unit(unit, names, storage)
-        rows.extend({name: _short(value) for name, value in row.items()} for row in table.to_pylist())
+        rows.extend(
+            {name: _short(_value(table.column(name)[at])) for name in table.schema.names} for at in range(len(table))
+        )
     return rows
-
-
-def _find(source: Input, storage: Storage) -> tuple[str, list[FileInfo]]:
-    """(the folder that names are relative to, the files)."""
-    uri = source.manifest if is_s3(source.manifest) else os.path.abspath(local_path(source.manifest))
-    if not uri.endswith("/") and uri.count("/") > 2 * is_s3(uri) and storage.exists(uri):
-        return uri.rpartition("/")[0], [storage.info(uri)]
-    folder, rest = split_pattern(uri)
-    if rest:
-        found = storage.glob(uri)
-        if not found:
-            raise ManifestError(f"No file matches {uri}.", remedy="Mend input.manifest.")
-        return folder, found
-    folder = uri.rstrip("/")
-    found = [info for info in storage.list(folder, recursive=True) if not _hidden(relative(info.uri, folder))]
-    if not found:
-        if not is_s3(uri) and os.path.isdir(folder):
-            raise EmptyManifest(f"The folder {folder} is empty: no manifest and no pictures in it.")
-        raise ManifestError(f"There is no manifest at {uri}: no file, and no folder with files in it.")
-    return folder, found
 
 
 def _suitable(found: Sequence[FileInfo], wanted: str) -> list[FileInfo]:
@@ -227,23 +218,26 @@ def _look(
 def _pictures(
     source: Input, storage: Storage, *, base: str, found: Sequence[FileInfo], listings: Sequence[str]
 ) -> Manifest:
+    pictures = {relative(info.uri, base): info for info in found if picture_folder.is_picture(info.uri)}
     earlier: list[ManifestFile] = []
+    replaced: list[picture_folder.Replaced] = []
     known: set[str] = set()
     for uri in listings:
-        info, data = storage.info(uri), storage.read(uri)
+        data = storage.read(uri)
         table = picture_folder.read_listing(data)
         known.update(table.column("image").to_pylist())
         name = uri.rpartition("/")[2].removesuffix(".parquet")
-        earlier.append(_listing_file(uri, name, table.num_rows, info.size_bytes, info.version, base))
-    pictures = [info for info in found if picture_folder.is_picture(info.uri)]
+        earlier.append(_listing_file(uri, name, table.num_rows, len(data), base))
+        if (now := picture_folder.find_replaced(name, table, pictures)) is not None:
+            replaced.append(now)
     if not pictures and not earlier:
         raise _no_manifest(source, found)
-    listing = picture_folder.make_listing([info for info in pictures if relative(info.uri, base) not in known], base)
-    if listing is None:
-        return Manifest(tuple(earlier), picture_folder.SCHEMA)
-    rows = picture_folder.read_listing(listing).num_rows
-    new = _listing_file("", picture_folder.listing_name(listing), rows, len(listing), "", base)
-    return Manifest((*earlier, new), picture_folder.SCHEMA, listing)
+    listing = picture_folder.make_listing([info for name, info in pictures.items() if name not in known], base)
+    files = list(earlier)
+    if listing is not None:
+        rows = picture_folder.read_listing(listing).num_rows
+        files.append(_listing_file("", picture_folder.listing_name(listing), rows, len(listing), base))
+    return Manifest(tuple(files), picture_folder.SCHEMA, listing, replaced=tuple(replaced))
 
 
 def _no_manifest(source: Input, found: Sequence[FileInfo]) -> ManifestError:
@@ -265,8 +259,8 @@ def _no_manifest(source: Input, found: Sequence[FileInfo]) -> ManifestError:
     )
 
 
-def _listing_file(uri: str, name: str, rows: int, size_bytes: int, version: str, root: str) -> ManifestFile:
-    return ManifestFile(uri=uri, name=name, rows=rows, source_bytes=size_bytes, version=version, root=root)
+def _listing_file(uri: str, name: str, rows: int, size_bytes: int, root: str) -> ManifestFile:
+    return ManifestFile(uri=uri, name=name, rows=rows, source_bytes=size_bytes, version="", root=root)
 
 
 def _check_same(manifest: Manifest, column: str) -> None:
@@ -282,12 +276,16 @@ def _check_same(manifest: Manifest, column: str) -> None:
             )
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "_")) for part in name.split("/"))
-
-
 def _suffix(uri: str) -> str:
     return os.path.splitext(uri)[1].lower()
+
+
+def _value(cell: pa.Scalar) -> object:
+    """The cell for people: what Python cannot hold is named, as text that is not UTF-8 or a day of the year 12000."""
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError):
+        return f"<unreadable {cell.type}>"
 
 
 def _short(value: object) -> object:

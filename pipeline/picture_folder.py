@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,23 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SCHEMA = pa.schema(
     [("id", pa.string()), ("image", pa.string()), ("source_bytes", pa.int64()), ("version", pa.string())]
 )
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Pictures that are others now than when they were listed.
+
+    Attributes:
+        name: of the stored listing.
+        rows: theirs, in it.
+        pictures: their names.
+        listing: the listing's bytes with the pictures as they are now, each in its old row.
+    """
+
+    name: str
+    rows: tuple[int, ...]
+    pictures: tuple[str, ...]
+    listing: bytes
 
 
 def is_picture(uri: str) -> bool:
@@ -35,9 +53,29 @@ def make_listing(pictures: Sequence[FileInfo], base: str) -> bytes | None:
         [info.size_bytes for _, info in rows],
         [info.version for _, info in rows],
     ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=SCHEMA), sink, compression="zstd", row_group_size=2**16)
-    return bytes(sink.getvalue())
+    return _written(pa.table(columns, schema=SCHEMA))
+
+
+def find_replaced(name: str, listing: pa.Table, present: Mapping[str, FileInfo]) -> Replaced | None:
+    """What of `listing` was replaced under its name.
+
+    Args:
+        present: relative path → the picture there is now; one that is gone is not replaced.
+
+    Returns:
+        None where every picture that is still there is the one that was listed.
+    """
+    images, sizes, versions = (listing.column(column).to_pylist() for column in ("image", "source_bytes", "version"))
+    rows = []
+    for row, image in enumerate(images):
+        info = present.get(image)
+        if info is not None and (info.size_bytes, info.version) != (sizes[row], versions[row]):
+            rows.append(row)
+            sizes[row], versions[row] = info.size_bytes, info.version
+    if not rows:
+        return None
+    now = _written(pa.table([listing.column("id"), listing.column("image"), sizes, versions], schema=SCHEMA))
+    return Replaced(name, tuple(rows), tuple(images[row] for row in rows), now)
 
 
 def listing_name(listing: bytes) -> str:
@@ -53,3 +91,9 @@ def read_listing(listing: bytes) -> pa.Table:
     if table.schema.names != SCHEMA.names:
         raise ManifestError(f"A stored listing of pictures has the columns {', '.join(table.schema.names)}.")
     return table
+
+
+def _written(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=2**16)
+    return bytes(sink.getvalue())

@@ -153,10 +153,22 @@ class Storage:
     def glob(self, pattern: str) -> FileInfos:
         """Objects whose whole URI matches `*`, `?`, `[…]` (within one folder) and `**` (across folders), sorted."""
         pattern = pattern if is_s3(pattern) else os.path.abspath(local_path(pattern))
-        folder, rest = split_pattern(pattern)
-        matches = re.compile(_regex(pattern))
+        folder, rest = self.parted(pattern)
+        matches = re.compile(re.escape(f"{folder.rstrip('/')}/") + _regex(rest))
         recursive = "/" in rest or "**" in rest
         return [info for info in self.list(folder, recursive=recursive) if matches.fullmatch(info.uri)]
+
+    def parted(self, pattern: str) -> tuple[str, str]:
+        """`split_pattern` of a whole URI; a folder there by its very name, such as `runs [1]`, is no pattern."""
+        folder, rest = split_pattern(pattern)
+        while rest:
+            name, _, below = rest.partition("/")
+            literal = join(folder, name)
+            if not self._is_folder(literal):
+                break
+            plain, rest = split_pattern(below)
+            folder = join(literal, plain) if plain not in ("", ".") else literal
+        return folder, rest
 
     def delete(self, uri: str) -> None:
         """Remove an object; nothing happens where there is none."""
@@ -178,6 +190,11 @@ class Storage:
             raise OutputError(f"{folder_uri} cannot be written: {said}", remedy=error.remedy or remedy) from error
         if back != b"probe":
             raise OutputError(f"{folder_uri} gives back other bytes than were written.", remedy=remedy)
+
+    def _is_folder(self, uri: str) -> bool:
+        if not is_s3(uri):
+            return os.path.isdir(uri)
+        return next(self._pages(uri, True), None) is not None
 
     def _create(self, uri: str, data: bytes) -> bool:
         """False if something is there; on a store without conditions, a plain put."""

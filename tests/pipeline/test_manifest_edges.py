@@ -1,0 +1,194 @@
+"""Promises about the odd ends of manifests: pictures that change, outputs inside the manifest's folder, odd names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline.errors import ManifestError
+from pipeline.job import Input, Job, StorageOptions
+from pipeline.ledger import Ledger
+from pipeline.manifest import discover
+from pipeline.plan import plan
+from pipeline.run import preflight
+from pipeline.storage import Storage
+from pipeline.verify import verify
+from tests.fakes import all_rows, make_job, part_bytes, receipts, write_prompts
+from tests.inprocess import retry_here, run_here
+
+STORAGE = Storage()
+
+
+def pictures(folder: Path, *names: str, colour: int = 0) -> None:
+    for at, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (at * 20, colour, 0)).save(path)
+
+
+def picture_job(root: Path, count: int = 10, **changes: Any) -> Job:
+    """Captions of a folder of pictures `pics`, four to a unit."""
+    pictures(root / "pics", *(f"{at}.png" for at in range(count)))
+    changes |= {"input__manifest": str(root / "pics"), "input__columns": {"id": "id"}, "compute__rows_per_unit": 4}
+    return make_job(root, "caption", **changes)
+
+
+def open_again(job: Job, *, redo_changed: bool) -> None:
+    context, manifest, ledger = preflight(job, STORAGE)
+    ledger.open(job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
+
+
+# --- folders of pictures ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_job_over_a_folder_of_pictures_is_resumed_to_the_same_bytes(tmp_path: Path, scheme: str) -> None:
+    job = picture_job(tmp_path, output__uri=f"{scheme}{tmp_path}/out")
+    whole = job.model_copy(update={"output": job.output.model_copy(update={"uri": f"{scheme}{tmp_path}/whole"})})
+    run_here(job)
+    run_here(whole)
+    first = sorted(receipts(job), key=lambda one: one.unit)[0]
+    STORAGE.delete(f"{job.output.uri}/_unipic/receipts/{first.unit}.json")
+    assert run_here(job) == 1
+    assert run_here(job) == 0
+    assert {row["lineage"]["source_file"].removeprefix(job.output.uri) for row in all_rows(job)} == {
+        row["lineage"]["source_file"].removeprefix(whole.output.uri) for row in all_rows(whole)
+    }
+    assert {row["lineage"]["source_file"][: len(job.output.uri)] for row in all_rows(job)} == {job.output.uri}
+    assert verify(job.output.uri, STORAGE).ok
+
+
+def test_pictures_that_come_later_are_new_rows_and_the_old_ones_stay_as_they_are(tmp_path: Path) -> None:
+    job = picture_job(tmp_path)
+    run_here(job)
+    before = part_bytes(job)
+    for name in ("0a.png", "z.png"):
+        pictures(tmp_path / "pics", name)
+        assert run_here(job) == 1
+        assert run_here(job) == 0
+    after = part_bytes(job)
+    assert {name: after[name] for name in before} == before
+    assert len(all_rows(job)) == 12
+    assert verify(job.output.uri, STORAGE).ok
+    assert {one.version for one in Ledger(job.output.uri, STORAGE).recorded().files} == {""}
+
+
+def test_rejected_pictures_are_tried_again_and_damaged_units_done_again(tmp_path: Path) -> None:
+    job = picture_job(tmp_path)
+    run_here(job)
+    (tmp_path / "pics" / "bad.png").write_bytes(b"no picture")
+    run_here(job)
+    retry_here(job)
+    assert [row["id"] for row in all_rows(job, "rejected")] == ["bad.png"]
+    before = part_bytes(job)
+    damaged = next(name for name in before if name.startswith("/data"))
+    Path(job.output.uri + damaged).write_bytes(b"damaged")
+    for unit in verify(job.output.uri, STORAGE).damaged_units:
+        STORAGE.delete(f"{job.output.uri}/_unipic/receipts/{unit}.json")
+    assert run_here(job) == 1
+    assert part_bytes(job) == before
+    assert verify(job.output.uri, STORAGE).ok
+
+
+def test_a_picture_replaced_under_its_name_is_refused_by_name_and_done_again_when_told_so(tmp_path: Path) -> None:
+    job = picture_job(tmp_path)
+    run_here(job)
+    before = part_bytes(job)
+    old = {row["id"]: row["caption"] for row in all_rows(job)}
+    (tmp_path / "pics" / "0.png").unlink()  # a picture that is gone is none that was replaced
+    pictures(tmp_path / "pics", "5.png", colour=200)
+    with pytest.raises(ManifestError, match=r"^5\.png changed since this output was begun"):
+        run_here(job)
+    assert part_bytes(job) == before
+    open_again(job, redo_changed=True)
+    assert run_here(job) == 1, "only the unit of that picture"
+    new = {row["id"]: row["caption"] for row in all_rows(job)}
+    assert {name for name in old if old[name] != new[name]} == {"5.png"}
+    assert verify(job.output.uri, STORAGE).ok
+    assert run_here(job) == 0
+
+
+@pytest.mark.parametrize("server", ["rclone", "moto"])
+def test_a_folder_of_pictures_on_s3_is_resumed_and_a_replaced_picture_seen(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    s3 = request.getfixturevalue(server)
+    storage, root = Storage(StorageOptions(endpoint_url=s3.endpoint_url)), s3.bucket()
+    pictures(tmp_path, "a.png", "b.png")
+    for name in ("a.png", "b.png"):
+        storage.write(f"{root}/pics/{name}", (tmp_path / name).read_bytes())
+    job = make_job(
+        tmp_path,
+        "caption",
+        input__manifest=f"{root}/pics",
+        output__uri=f"{root}/pics/out",
+        storage__endpoint_url=s3.endpoint_url,
+    )
+    assert [run_here(job), run_here(job)] == [1, 0]
+    storage.write(f"{root}/pics/a.png", (tmp_path / "b.png").read_bytes())
+    with pytest.raises(ManifestError, match=r"^a\.png changed"):
+        run_here(job)
+
+
+# --- where manifests are looked for ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("manifest", ["w", "w/", "w/**/*.parquet", "link"])
+def test_an_output_inside_the_manifests_folder_is_none_of_its_rows(tmp_path: Path, manifest: str) -> None:
+    write_prompts(tmp_path / "w" / "a.parquet", ["x", "y"])
+    (tmp_path / "link").symlink_to(tmp_path / "w")
+    job = make_job(tmp_path, input__manifest=f"{tmp_path}/{manifest}", output__uri=f"{tmp_path}/w/out")
+    assert [run_here(job), run_here(job), len(all_rows(job))] == [1, 0, 2]
+    assert plan(job, STORAGE).rows == 2
+    other = make_job(tmp_path, input__manifest=f"{tmp_path}/w/out/data", output__uri=f"{tmp_path}/w/out2")
+    assert run_here(other) == 1, "another job's data folder is a manifest"
+
+
+def test_a_manifest_that_is_nothing_but_the_jobs_own_output_is_refused(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "out" / "data" / "a.parquet", ["x"])
+    for manifest in ("out/data", "out/data/a.parquet", "out/*/*.parquet"):
+        job = make_job(tmp_path, input__manifest=f"{tmp_path}/{manifest}")
+        with pytest.raises(ManifestError, match=r"No file matches .* but those in .*out, which is this job's own"):
+            run_here(job)
+
+
+def test_an_output_beside_the_manifest_whose_name_begins_alike_is_no_part_of_it(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "out-of-town" / "a.parquet", ["x"])
+    assert run_here(make_job(tmp_path, input__manifest=f"{tmp_path}/out-of-town")) == 1
+
+
+@pytest.mark.parametrize("server", ["rclone", "moto"])
+def test_on_s3_too_outputs_are_left_out_and_odd_names_are_literal(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    s3 = request.getfixturevalue(server)
+    storage, root = Storage(StorageOptions(endpoint_url=s3.endpoint_url)), s3.bucket()
+    path = write_prompts(tmp_path / "a.parquet", ["x", "y"])
+    for name in ("w [1]/a.parquet", "w [1]/out/data/part.parquet"):
+        storage.write(f"{root}/{name}", path.read_bytes())
+    for manifest in ("w [1]", "w [1]/**/*.parquet", "w [1]/a.parquet"):
+        found = discover(Input(manifest=f"{root}/{manifest}"), storage, outside=f"{root}/w [1]/out/")
+        assert [file.name for file in found.files] == ["a.parquet"]
+    with pytest.raises(ManifestError, match="which is this job's own output"):
+        discover(Input(manifest=f"{root}/w [1]/out"), storage, outside=f"{root}/w [1]/out")
+
+
+def test_a_folder_or_file_with_brackets_in_its_name_is_a_manifest(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "man [v2]" / "a[1].parquet", ["x"])
+    write_prompts(tmp_path / "man [v2]" / "more?" / "b.parquet", ["y"])
+    names = {
+        "man [v2]": ["a[1].parquet", "more?/b.parquet"],
+        "man [v2]/": ["a[1].parquet", "more?/b.parquet"],
+        "man [v2]/a[1].parquet": ["a[1].parquet"],
+        "man [v2]/*.parquet": ["a[1].parquet"],
+        "man [v2]/more?/[ab].parquet": ["b.parquet"],
+        "man*/*/b.parquet": ["man [v2]/more?/b.parquet"],
+    }
+    for manifest, expected in names.items():
+        found = discover(Input(manifest=f"{tmp_path}/{manifest}"), STORAGE)
+        assert [file.name for file in found.files] == expected, manifest
+    with pytest.raises(ManifestError, match="No file matches"):
+        discover(Input(manifest=f"{tmp_path}/man [v3]"), STORAGE)
