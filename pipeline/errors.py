@@ -23,26 +23,49 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
-_WEB_OR_USERINFO = re.compile(r"https?://|[a-z][a-z0-9+.-]*://[^\s/]*@", re.IGNORECASE)
-_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/'\"]+@", re.IGNORECASE)
+_SCHEME = "[a-z][a-z0-9+.-]{0,30}://"  # bounded, as are the parameters below: hostile cells are megabytes long
+_QUERY = re.compile(rf"(\b{_SCHEME}[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
+_SIGNED = re.compile(r"\?(?:[^\s'\"?]*&)?(?:X-Amz-|X-Goog-|Signature=|sig=)[^\s'\"]*", re.IGNORECASE)
+_USERINFO = re.compile(rf"(\b{_SCHEME}|^\s*//)[^\s/'\"]+@", re.IGNORECASE)
+_ADDRESS = re.compile(rf"https?:|{_SCHEME}|//", re.IGNORECASE)
+_STORE = re.compile(rf"(?!https?:){_SCHEME}", re.IGNORECASE)
+_PARAMETERS = re.compile(r"\?[^\s?=]*=\S*")
+_UNSEEN = "\ufeff\u200b\u200e\u200f"  # marks that stand before a pasted address and that nobody sees
 
 
 def redact(text: str) -> str:
     """`text` with the query string and user:password of every URI in it removed (signed URLs are secrets)."""
-    return _USERINFO.sub(r"\1", _QUERY.sub(r"\1", text))
+    return _USERINFO.sub(r"\1", _SIGNED.sub("", _QUERY.sub(r"\1", text)))
+
+
+def is_address(cell: str) -> bool:
+    """Whether `cell`, but for blanks around it, begins as an address does: with a scheme, or with "//"."""
+    return _ADDRESS.match(bare(cell)) is not None
+
+
+def bare(cell: str) -> str:
+    """`cell` without blanks and invisible marks around it."""
+    while (shorter := cell.strip().strip(_UNSEEN)) != cell:
+        cell = shorter
+    return cell
 
 
 def redact_address(address: str) -> str:
-    """One address as messages and lineage may show it: nothing behind its path, no user name or password."""
-    return _USERINFO.sub(r"\1", re.split(r"[?#]", address, maxsplit=1)[0])
+    """One address as messages and lineage may show it: nothing behind its path, no user name or password.
+
+    A store's key may hold "#"; on the web a fragment begins there.
+    """
+    ends = "[?]" if _STORE.match(bare(address)) else "[?#]"
+    return _USERINFO.sub(r"\1", re.split(ends, address, maxsplit=1)[0])
 
 
 def redact_url(cell: str) -> str:
-    """A manifest cell as outputs may hold it: a web address loses what may be a signature, other text stays."""
-    if not _WEB_OR_USERINFO.match(cell):
-        return cell
-    return redact(cell) if any(mark.isspace() for mark in cell.strip()) else redact_address(cell)
+    """A manifest cell as outputs may hold it: an address loses what may be a signature, other text stays."""
+    if not is_address(cell):
+        return _SIGNED.sub("", cell)
+    if any(mark.isspace() for mark in bare(cell)):  # a sentence that begins with one, or a path with blanks in it
+        return _PARAMETERS.sub("", redact(cell))
+    return redact_address(cell)
 
 
 class UniPicError(Exception):

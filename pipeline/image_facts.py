@@ -101,4 +101,6 @@ def _from_exif(exif: Image.Exif) -> dict[str, str]:
     comment = exif.get_ifd(_EXIF_IFD).get(_COMMENT_TAG, b"")
     if exif.get(_SOFTWARE_TAG) != SOFTWARE or not isinstance(comment, bytes) or not comment.startswith(_ASCII):
         return {}
-    return {str(name): str(value) for name, value in json.loads(comment[len(_ASCII) :]).items()}
+    facts = json.loads(comment[len(_ASCII) :]).items()
+    # A lone surrogate, which a forger can write in JSON, is no text that an output could hold.
+    return {str(name): str(value).encode("utf-8", "replace").decode() for name, value in facts}

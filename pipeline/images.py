@@ -25,6 +25,8 @@ from pipeline.errors import (
     RowError,
     StorageError,
     StorageUnavailable,
+    bare,
+    is_address,
     redact,
     redact_address,
 )
@@ -79,6 +81,7 @@ def fetch(
     storage: Storage,
     limits: PictureLimits,
     allow_outside_root: bool,
+    alias: str = "",
     http: HttpSource | None = None,
 ) -> Fetched:
     """The bytes of a manifest's picture cell.
@@ -86,6 +89,7 @@ def fetch(
     Args:
         value: a path or s3:// URI, bytes, a struct {bytes, path}, or None.
         root: folder that relative paths start from and, unless `allow_outside_root`, local paths stay within.
+        alias: what paths call `root`, where they were written from elsewhere.
         http: how web addresses are fetched; None refuses them.
     Raises:
         RowError: MissingPicture, ForbiddenSource, PictureTooLarge, WrongType, UnreadablePicture, AccessDenied,
@@ -105,24 +109,26 @@ def fetch(
         return _fetched(bytes(value), path, limits)
     if not path:
         raise RowError("MissingPicture", "The row names no picture.")
+    if is_address(path):  # in a plain path a blank may be part of the name
+        path = bare(path)
     _refuse_archive(path)
     if http is not None and _WEB.match(path):
         return _fetched(http.get(path, max_bytes=limits.max_bytes), path, limits)
+    uri = _resolve(_unaliased(path, alias), root, allow_outside_root)
     try:
-        uri = _resolve(path, root, allow_outside_root)
         return _fetched(storage.read(uri, max_bytes=limits.max_bytes), path, limits)
     except TooManyBytes as error:
-        raise RowError("PictureTooLarge", error.message) from error
+        raise _refused("PictureTooLarge", error, uri, path) from error
     except ObjectMissing as error:
-        raise RowError("MissingPicture", error.message) from error
+        raise _refused("MissingPicture", error, uri, path) from error
     except StorageUnavailable:
         raise
     except AccessDenied as error:
         if credentials_at_fault(error):
             raise
-        raise RowError("AccessDenied", error.message, remedy=error.remedy) from error
+        raise _refused("AccessDenied", error, uri, path, remedy=error.remedy) from error
     except StorageError as error:
-        raise RowError("UnreadablePicture", error.message) from error
+        raise _refused("UnreadablePicture", error, uri, path) from error
 
 
 def decode(data: bytes, limits: PictureLimits) -> Image.Image:
@@ -153,6 +159,17 @@ def _fetched(data: bytes, path: str, limits: PictureLimits) -> Fetched:
     if len(data) > limits.max_bytes:
         raise RowError("PictureTooLarge", f"The picture has {len(data):,} bytes, the limit is {limits.max_bytes:,}.")
     return Fetched(data, _public(path), hashlib.sha256(data).hexdigest())
+
+
+def _refused(kind: str, error: StorageError, uri: str, path: str, *, remedy: str = "") -> RowError:
+    """`error` as the row's fault. Where `path` holds what is not shown, so does `uri`, maybe as no address any more."""
+    message = error.message if path == _public(path) else error.message.replace(uri, _shown(path))
+    return RowError(kind, message, remedy=remedy)
+
+
+def _unaliased(path: str, alias: str) -> str:
+    inside = join(alias, "") if alias else ""
+    return path.removeprefix(inside) if inside else path
 
 
 def _resolve(path: str, root: str, allow_outside_root: bool) -> str:
@@ -293,7 +310,7 @@ def _shown(path: str) -> str:
 
 def _public(path: str) -> str:
     """`path` as messages and lineage may show it."""
-    return redact_address(path) if _WEB.match(path) else redact(path)
+    return redact_address(path) if is_address(path) else redact(path)
 
 
 def _kind(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Columns as outputs may hold them: web addresses in them lose what may be a signature."""
+"""Columns as outputs may hold them: addresses lose what may be a signature, text that is not UTF-8 what is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pipeline.errors import redact_url
 
 
 def without_signatures(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`column` with each text cell, inside structs and lists too, passed through `redact_url`; its type stays."""
+    """`column` with each text cell, inside structs and lists too, passed through `redact_url`; its type stays.
+
+    Bytes that are no UTF-8, which Parquet lets into text, become U+FFFD.
+    """
     if not _holds_text(column.type):
         return column
     return pa.chunked_array([_clean(chunk) for chunk in column.chunks], column.type)
@@ -27,6 +30,25 @@ def cell_without_signatures(cell: Any) -> Any:
     return cell
 
 
+def readable(scalar: pa.Scalar) -> Any:
+    """`scalar` as Python's own value; bytes in its texts that are no UTF-8 become U+FFFD."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        if isinstance(scalar, pa.StructScalar):
+            return {name: readable(scalar[name]) for name in scalar}
+        if isinstance(scalar, pa.MapScalar):
+            entries = scalar.values
+            return [
+                (readable(key), readable(item)) for key, item in zip(entries.field(0), entries.field(1), strict=True)
+            ]
+        if isinstance(scalar, pa.ListScalar):
+            return [readable(one) for one in scalar.values]
+        if isinstance(scalar, pa.DictionaryScalar):
+            return readable(scalar.value)
+        return bytes(scalar.as_buffer()).decode("utf-8", "replace")
+
+
 def _clean(array: pa.Array) -> pa.Array:
     kind = array.type
     if pa.types.is_struct(kind):  # field by field: pictures in it are not copied
@@ -35,10 +57,16 @@ def _clean(array: pa.Array) -> pa.Array:
             for at in range(kind.num_fields)
         ]
         return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
-    return pa.array([cell_without_signatures(cell) for cell in array.to_pylist()], kind)
+    try:
+        cells = array.to_pylist()
+    except UnicodeDecodeError:
+        cells = [readable(cell) for cell in array]
+    return pa.array([cell_without_signatures(cell) for cell in cells], kind)
 
 
 def _holds_text(kind: pa.DataType) -> bool:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return True
+    if pa.types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
     return any(_holds_text(kind.field(at).type) for at in range(kind.num_fields)) if pa.types.is_nested(kind) else False
