@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.context import RunContext
+from pipeline.errors import redact
 from pipeline.images import encode
 from pipeline.job import ImageParams, Job
 from pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
@@ -55,7 +56,8 @@ def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list
     rows: list[dict[str, Any]] = []
     files: dict[str, bytes] = {}
     well = answered.filter(pc.is_null(answered.column("fault")))
-    for row in well.to_pylist():
+    ours = [name for name in well.column_names if not name.startswith("keep.")]  # kept cells need no Python value
+    for row in well.select(ours).to_pylist():
         seed = row["seed"] if isinstance(job.params, ImageParams) else None
         identity = lineage_id(
             task=job.task,
@@ -118,15 +120,23 @@ def data_part(unit: Unit, rows: Sequence[Mapping[str, Any]], answered: pa.Table,
     if not rows:
         return None
     table = pa.Table.from_pylist(list(rows), schema=data_schema(context.job))
-    well = pc.is_null(answered.column("fault"))
-    for name in context.job.input.keep:
-        table = table.append_column(_free_name(name, table), answered.filter(well).column(f"keep.{name}"))
+    kept = answered.filter(pc.is_null(answered.column("fault")))
+    for name, free in _free_names(context.job.input.keep, table.column_names).items():
+        table = table.append_column(free, kept.column(f"keep.{name}"))
     return parquet_bytes(table)
 
 
-def _free_name(name: str, table: pa.Table) -> str:
-    """A kept column never hides one of ours."""
-    return f"source_{name}" if name in table.column_names else name
+def _free_names(keep: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
+    """Kept column → its name in the part. It hides neither one of ours nor another kept one."""
+    taken = {*ours, *keep}
+    names: dict[str, str] = {}
+    for name in keep:
+        free = name
+        while free in ours or (free != name and free in taken):
+            free = f"source_{free}"
+        names[name] = free
+        taken.add(free)
+    return names
 
 
 def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes | None:
@@ -139,13 +149,21 @@ def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes 
     rows = source.take(pa.array([row["row"] - unit.first_row for row in bad], pa.int64()))
     table = pa.table([without_signatures(column) for column in rows.columns], schema=rows.schema)
     rejections = [
-        {**row["fault"], "source_file": unit.file.uri, "source_row": row["row"], "sample": row["sample"]} for row in bad
+        {
+            **row["fault"],
+            "message": redact(row["fault"]["message"]),  # an engine's own words may hold anything
+            "source_file": unit.file.uri,
+            "source_row": row["row"],
+            "sample": row["sample"],
+        }
+        for row in bad
     ]
     return parquet_bytes(table.append_column("rejection", pa.array(rejections, REJECTION)))
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
     """`table` as one Parquet file; Image columns are declared the way 🤗 datasets reads them."""
+    table = _storable(table)
     features = {name: {"_type": "Image"} for name in table.column_names if table.schema.field(name).type == PICTURE}
     metadata = (
         {"huggingface": json.dumps({"info": {"features": _features(table.schema, features)}})} if features else {}
@@ -158,13 +176,60 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
+def _storable(table: pa.Table) -> pa.Table:
+    """`table` with columns of a type that Parquet or 🤗 datasets has no word for as the nearest that has one."""
+    for at, field in enumerate(table.schema):
+        column = table.column(at)
+        if _holds_nothing(field.type):
+            texts = [None if one is None else json.dumps(one, default=str) for one in column.to_pylist()]
+            table = table.set_column(at, field.name, pa.chunked_array([texts], pa.string()))
+        elif (kind := _common_type(field.type)) != field.type:
+            table = table.set_column(at, field.name, column.cast(kind))
+    return table
+
+
+def _holds_nothing(kind: pa.DataType) -> bool:
+    """Whether there is a struct without fields in it, which Parquet cannot hold."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return True
+    return pa.types.is_nested(kind) and any(_holds_nothing(kind.field(at).type) for at in range(kind.num_fields))
+
+
+def _common_type(kind: pa.DataType) -> pa.DataType:
+    """`kind` without the maps, dictionaries and small decimals in it, which 🤗 datasets does not know."""
+    if pa.types.is_map(kind):
+        entry = pa.struct([("key", _common_type(kind.key_type)), ("value", _common_type(kind.item_type))])
+        return pa.list_(entry)
+    if pa.types.is_dictionary(kind):
+        return _common_type(kind.value_type)
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_common_type(field.type)) for field in kind])
+    if pa.types.is_nested(kind):
+        field = kind.field(0).with_type(_common_type(kind.value_type))
+        if pa.types.is_fixed_size_list(kind):
+            return pa.list_(field, kind.list_size)
+        return pa.large_list(field) if pa.types.is_large_list(kind) else pa.list_(field)
+    return kind
+
+
 def _features(schema: pa.Schema, images: Mapping[str, Any]) -> dict[str, Any]:
     """Every column's feature in datasets' own terms; it takes all of them or none."""
-    from_arrow = {"large_string": "string", "double": "float64", "float": "float32"}
+    from_arrow = {
+        "large_string": "string",
+        "double": "float64",
+        "float": "float32",
+        "halffloat": "float16",
+        "date32[day]": "date32",
+        "date64[ms]": "date64",
+    }
 
     def feature(kind: pa.DataType) -> Any:
         if pa.types.is_struct(kind):
             return {child.name: feature(child.type) for child in kind}
+        if pa.types.is_fixed_size_list(kind):
+            return {"_type": "List", "feature": feature(kind.value_type), "length": kind.list_size}
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             return {"_type": "List", "feature": feature(kind.value_type)}
         return {"_type": "Value", "dtype": from_arrow.get(str(kind), str(kind))}
