@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.context import RunContext
 from pipeline.errors import EngineError, UniPicError
 from pipeline.failure import Failure, essence
-from pipeline.prepare import prepare
+from pipeline.prepare import PREPARED, prepare
 from pipeline.records import Unit
 from pipeline.replica import Engine, MakeEngine, Replica
 from pipeline.supervisor import Door
@@ -76,9 +76,11 @@ def prove(engine: Engine, unit: Unit, context: RunContext) -> str:
 def _first_row(engine: Engine, unit: Unit, context: RunContext) -> str:
     """What is wrong with the first row, or the empty word."""
     try:
-        (row,) = prepare(row_of(unit), context).to_pylist()
+        (row,) = prepare(row_of(unit), context).select(PREPARED.names).to_pylist()
     except UniPicError as error:  # its unit will say so too, and whether that may pass
         return error.message
+    except Exception as error:  # so will it of this, with a traceback; what is tried here is the replica
+        return essence(error)
     if row["fault"] is not None:
         return f"{row['fault']['kind']}: {row['fault']['message']}"
     if (why := engine.fault_of(row["prompt"])) is not None:
