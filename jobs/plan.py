@@ -36,7 +36,7 @@ def plan_job(
 ) -> None:
     """Tell what a job would do, and its faults.
 
-    Nothing is done or written: no Ray, and no model but with --probe.
+    Nothing is done or left behind: no Ray, and no model but with --probe.
 
     \b
     Examples:

@@ -13,6 +13,7 @@ from pipeline import picture_folder, text_manifests
 from pipeline.errors import ManifestError
 from pipeline.manifest import Manifest
 from pipeline.parquet_file import open_parquet
+from pipeline.parquet_rows import plain_type
 from pipeline.records import ManifestFile
 from pipeline.storage import Storage
 
@@ -69,11 +70,19 @@ def _hashes(manifest: Manifest, column: str, storage: Storage, file: ManifestFil
     hashes = np.empty(rows, np.int64)
     filled = null = 0
     for ids in _columns(manifest, column, storage, file, rows):
-        there = [hash(one if isinstance(one, str) else str(one)) for one in ids.to_pylist() if one is not None]
+        there = [hash(one) for one in _as_bytes(ids) if one is not None]
         hashes[filled : filled + len(there)] = there
         filled += len(there)
         null += len(ids) - len(there)
     return hashes[:filled], null
+
+
+def _as_bytes(ids: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
+    """The ids as they will be named, undecoded: text in a Parquet file need not be UTF-8."""
+    plain = plain_type(ids.type)
+    if pa.types.is_string(plain):
+        return list(ids.cast(plain).cast(pa.binary()).to_pylist())
+    return [None if one is None else str(one).encode() for one in ids.to_pylist()]
 
 
 def _columns(

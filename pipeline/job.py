@@ -7,6 +7,7 @@ Validation here touches neither network nor GPU. What changes the bytes of the o
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -85,6 +86,14 @@ class Input(Closed):
     @classmethod
     def _list_to_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("keep")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"must name each column once; twice there: {', '.join(twice)}")
+        return value
 
 
 class Model(Closed):
@@ -179,7 +188,8 @@ class Compute(Closed):
         None,
         ge=1,
         le=100_000,
-        description="Rows per unit of work and commit; default 64, captions 128. Fixed by the first run.",
+        description="Rows per unit of work and commit; default 64, captions 128, divided by samples_per_row. "
+        "Fixed by the first run.",
     )
     layout: Literal["staged", "fused"] = Field(
         "staged", description="staged: CPU work in tasks of its own; fused: all in the replica, cheaper per unit."
@@ -227,7 +237,7 @@ class Limits(Closed):
                 raise ValueError(f"must be a count of 0 or more, or a share such as 1%, got {value}")
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)
-        if match is None or float(match[1]) > 100:
+        if match is None or Fraction(match[1]) > 100:
             raise ValueError(f"must be a count, or a share from 0% to 100%, got {value!r}")
         return value
 
@@ -235,7 +245,7 @@ class Limits(Closed):
         """How many of `rows` may be rejected."""
         if isinstance(self.max_rejected, int):
             return self.max_rejected
-        return int(float(self.max_rejected.rstrip("% ")) / 100 * rows)
+        return int(Fraction(self.max_rejected.rstrip("% ")) * rows / 100)  # as a float, 29% of 100 is 28.999…
 
 
 class StorageOptions(Closed):
@@ -270,7 +280,7 @@ class Job(Closed):
 
     @property
     def rows_per_unit(self) -> int:
-        return self.compute.rows_per_unit or (128 if self.task == "caption" else 64)
+        return self.compute.rows_per_unit or max(1, (128 if self.task == "caption" else 64) // self.samples_per_row)
 
     @property
     def samples_per_row(self) -> int:

@@ -49,6 +49,10 @@ def footer(info: FileInfo, storage: Storage) -> tuple[int, pa.Schema]:
         metadata = _named(uri, lambda: pq.read_metadata(file))
         schema = _named(uri, metadata.schema.to_arrow_schema)
     _refuse_pickled(uri, metadata, schema)
+    if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise ManifestError(
+            f"{uri} has several columns called {', '.join(twice)}.", remedy="Write it with a name for each column."
+        )
     return metadata.num_rows, pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
 
 

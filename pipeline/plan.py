@@ -1,4 +1,6 @@
-"""What a job would do, found out without doing it: no Ray, no model (save for a probe), nothing written."""
+"""What a job would do, found out without doing it: no Ray, no model (save for a probe), nothing left behind.
+
+Whether the output can be written is tried with an object that is deleted again, and so are folders made for it."""
 
 from __future__ import annotations
 

@@ -178,16 +178,21 @@ class Storage:
             self._try(lambda: local.delete(local_path(uri)))
 
     def check_writable(self, folder_uri: str) -> None:
-        """Write, read back and delete a small object. Raises OutputError with what to do about it."""
+        """Write, read back and delete a small object; folders made for it go too. Raises OutputError with a remedy."""
         probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")
         remedy = "The output needs leave to write, read and delete, and the store must be up."
+        made: list[str] = []
         try:
+            if not is_s3(folder_uri):
+                made = self._try(lambda: local.make_folders(local_path(folder_uri)))
             self.write(probe, b"probe")
             back = self.read(probe)
             self.delete(probe)
         except StorageError as error:
             said = error.message
             raise OutputError(f"{folder_uri} cannot be written: {said}", remedy=error.remedy or remedy) from error
+        finally:
+            local.remove_folders(made)
         if back != b"probe":
             raise OutputError(f"{folder_uri} gives back other bytes than were written.", remedy=remedy)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
 from pipeline.errors import ObjectMissing
 from pipeline.storage_errors import from_system, too_many_bytes
 
+FOLDER_TRIES = 4
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _TEMP_PREFIX, _TEMP_SUFFIX = ".unipic-", ".tmp"
 
@@ -79,6 +80,33 @@ def create(path: str, data: bytes) -> bool:
         raise from_system(error, path) from error
 
 
+def make_folders(path: str) -> list[str]:
+    """Make the folder and those above it; the ones that were not there before, outermost first."""
+    made: list[str] = []
+    missing: list[str] = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path.rstrip("/"))
+    try:
+        for folder in reversed(missing):
+            with suppress(FileExistsError):  # another process was first; a file in the way shows as soon as it is used
+                os.mkdir(folder)
+                made.append(folder)
+    except OSError as error:
+        remove_folders(made)
+        raise from_system(error, path) from error
+    return made
+
+
+def remove_folders(made: Sequence[str]) -> None:
+    """Remove those of these folders, outermost first, that nothing was put in since."""
+    for folder in reversed(made):
+        try:
+            os.rmdir(folder)
+        except OSError:  # in use now, by whoever filled it
+            return
+
+
 def delete(path: str) -> None:
     try:
         os.unlink(path)
@@ -117,11 +145,10 @@ def _leads_up(link: str) -> bool:
 
 def _write_temp(path: str, data: bytes) -> str:
     folder = os.path.dirname(path)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
     temp = os.path.join(folder, f"{_TEMP_PREFIX}{secrets.token_hex(8)}{_TEMP_SUFFIX}")
+    file = _open_new(temp, folder)
     try:
-        with open(temp, "xb") as file:
+        with file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -129,6 +156,18 @@ def _write_temp(path: str, data: bytes) -> str:
         _remove(temp)
         raise
     return temp
+
+
+def _open_new(path: str, folder: str) -> BinaryIO:
+    for tries_left in reversed(range(FOLDER_TRIES)):
+        try:
+            if folder:
+                os.makedirs(folder, exist_ok=True)
+            return open(path, "xb")
+        except (FileNotFoundError, FileExistsError):  # another process may just be taking back a folder it had made
+            if not tries_left:
+                raise
+    raise AssertionError("FOLDER_TRIES is at least 1")
 
 
 def _create_without_links(path: str, data: bytes) -> bool:

@@ -143,7 +143,8 @@ def _chunk(rows: Sequence[dict[str, Any]], uri: str) -> dict[str, pa.Array]:
     for name in names:
         values = [row.get(name) for row in rows]
         try:
-            out[name] = pa.array(values)
+            array = pa.array(values)
+            out[name] = _as_text(values) if _has_empty_struct(array.type) else array
         except (pa.ArrowException, OverflowError):
             out[name] = _as_text(values)
         except UnicodeEncodeError as error:
@@ -152,16 +153,24 @@ def _chunk(rows: Sequence[dict[str, Any]], uri: str) -> dict[str, pa.Array]:
 
 
 def _column(arrays: Sequence[pa.Array | None], sizes: Sequence[int]) -> pa.ChunkedArray:
+    try:
+        return _joined(arrays, sizes, _common_type(arrays))
+    except pa.ArrowException:  # whole numbers that no float64 holds, structs whose fields differ in type
+        return _joined(arrays, sizes, pa.string())
+
+
+def _common_type(arrays: Sequence[pa.Array | None]) -> pa.DataType:
     types = {array.type for array in arrays if array is not None and not pa.types.is_null(array.type)}
-    common = pa.null()
     if len(types) == 1:
-        (common,) = types
-    elif types == {pa.int64(), pa.float64()}:
-        common = pa.float64()
-    elif types and all(pa.types.is_struct(found) for found in types):
-        common = pa.unify_schemas([pa.schema([("x", found)]) for found in types], promote_options="permissive")[0].type
-    elif types:
-        common = pa.string()
+        return next(iter(types))
+    if types == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    if types and all(pa.types.is_struct(found) for found in types):
+        return pa.unify_schemas([pa.schema([("x", found)]) for found in types], promote_options="permissive")[0].type
+    return pa.string() if types else pa.null()
+
+
+def _joined(arrays: Sequence[pa.Array | None], sizes: Sequence[int], common: pa.DataType) -> pa.ChunkedArray:
     chunks = []
     for array, rows in zip(arrays, sizes, strict=True):
         if array is None:
@@ -171,6 +180,13 @@ def _column(arrays: Sequence[pa.Array | None], sizes: Sequence[int]) -> pa.Chunk
         else:
             chunks.append(array.cast(common))
     return pa.chunked_array(chunks, common)
+
+
+def _has_empty_struct(found: pa.DataType) -> bool:
+    """Whether `{}` is all that is in some place: Parquet has no type for that."""
+    if pa.types.is_struct(found):
+        return not found.num_fields or any(_has_empty_struct(field.type) for field in found)
+    return pa.types.is_list(found) and _has_empty_struct(found.value_type)
 
 
 def _as_text(values: Sequence[Any]) -> pa.Array:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.errors import ManifestError
+from jobs.plan import _lines
+from jobs.spec import load_job
+from pipeline import text_manifests
+from pipeline.errors import ManifestError, OutputError, SpecError
 from pipeline.job import Input, Job, StorageOptions
 from pipeline.ledger import Ledger
-from pipeline.manifest import discover
+from pipeline.manifest import discover, read_unit, units
 from pipeline.plan import plan
 from pipeline.run import preflight
 from pipeline.storage import Storage
@@ -192,3 +199,143 @@ def test_a_folder_or_file_with_brackets_in_its_name_is_a_manifest(tmp_path: Path
         assert [file.name for file in found.files] == expected, manifest
     with pytest.raises(ManifestError, match="No file matches"):
         discover(Input(manifest=f"{tmp_path}/man [v3]"), STORAGE)
+
+
+# --- what is in the files --------------------------------------------------------------------------------------
+
+
+def write_lines(path: Path, *rows: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    manifest = discover(Input(manifest=str(path)), STORAGE)
+    return [row for unit in units(manifest, 2) for row in read_unit(unit, manifest.schema.names, STORAGE).to_pylist()]
+
+
+@pytest.mark.parametrize("empty", [{}, [{}], {"a": {}}, {"a": [{}, {}]}])
+def test_an_empty_json_object_becomes_text_that_can_be_written(tmp_path: Path, empty: object) -> None:
+    write_lines(tmp_path / "manifest" / "a.jsonl", *({"prompt": prompt, "meta": empty} for prompt in ("a", "")))
+    job = make_job(tmp_path, input__columns={"prompt": "prompt"}, input__keep=["meta"])
+    assert run_here(job) == 1
+    assert [row["meta"] for row in all_rows(job) + all_rows(job, "rejected")] == [json.dumps(empty)] * 2
+
+
+def test_columns_whose_chunks_do_not_go_together_become_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_manifests, "CHUNK_ROWS", 1)
+    first, second = {"n": 2**60 + 1, "m": {"score": 1}, "k": {"a": 1}}, {"n": 0.5, "m": {"score": "?"}, "k": {"b": "x"}}
+    write_lines(tmp_path / "a.jsonl", first, second, {})
+    assert rows_in(tmp_path / "a.jsonl") == [
+        {"n": "1152921504606846977", "m": '{"score": 1}', "k": {"a": 1, "b": None}},
+        {"n": "0.5", "m": '{"score": "?"}', "k": {"a": None, "b": "x"}},
+        {"n": None, "m": None, "k": None},
+    ]
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused_with_both_names(tmp_path: Path) -> None:
+    (tmp_path / "manifest").mkdir()
+    table = pa.table([["a"], ["p"], [1], [2]], names=["id", "prompt", "x", "x"])
+    pq.write_table(table, tmp_path / "manifest" / "a.parquet")
+    with pytest.raises(ManifestError, match=r"a\.parquet has several columns called x\."):
+        plan(make_job(tmp_path), STORAGE)
+
+
+def test_a_plan_shows_rows_whose_cells_python_cannot_hold(tmp_path: Path) -> None:
+    bad = pa.array([b"good", b"caf\xe9", b"caf\xe9"], pa.binary())
+    (tmp_path / "manifest").mkdir()
+    table = pa.table(
+        {
+            "id": bad.view(pa.string()),
+            "prompt": ["a", "b", "c"],
+            "note": bad.view(pa.string()),
+            "inside": pa.StructArray.from_arrays([bad.view(pa.string())], ["x"]),
+            "day": pa.array([0, 2**30, 1], pa.date32()),
+        }
+    )
+    pq.write_table(table, tmp_path / "manifest" / "a.parquet")
+    found = plan(make_job(tmp_path), STORAGE)
+    first, second, _ = found.head
+    assert (first["note"], first["inside"]) == ("good", {"x": "good"})
+    assert (second["prompt"], second["note"], second["day"]) == ("b", "<unreadable string>", "<unreadable date32[day]>")
+    assert second["inside"] == "<unreadable struct<x: string>>"
+    assert found.ids is not None and found.ids.repeated == 1
+    assert found.rows == 3 and "caf" not in "".join(_lines(found))
+
+
+# --- what a job says -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "allowed"), [("29%", 100, 29), ("0.7%", 1000, 7), ("1%", 99, 0), ("100%", 3, 3), (7, 3, 7)]
+)
+def test_a_share_of_rows_that_may_fail_is_exact(tmp_path: Path, share: str | int, rows: int, allowed: int) -> None:
+    assert make_job(tmp_path, limits__max_rejected=share).limits.rejected_allowed(rows) == allowed
+
+
+def test_a_column_is_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "name: n\ntask: generate\ninput: {manifest: m, keep: [b, a, b]}\nmodel: {checkpoint: c}\noutput: {uri: o}\n"
+    )
+    with pytest.raises(SpecError, match=r"job\.yaml:3 input\.keep: must name each column once; twice there: b$"):
+        load_job(path)
+
+
+def test_units_are_of_as_many_pictures_whatever_the_samples_of_a_row(tmp_path: Path) -> None:
+    sizes = {}
+    for samples in (1, 4, 16, 100):
+        job = make_job(tmp_path, params__samples_per_row=samples, compute__rows_per_unit=None)
+        sizes[samples] = job.rows_per_unit
+    assert sizes == {1: 64, 4: 16, 16: 4, 100: 1}
+    assert make_job(tmp_path, params__samples_per_row=16, compute__rows_per_unit=64).rows_per_unit == 64
+    assert make_job(tmp_path, "caption", compute__rows_per_unit=None).rows_per_unit == 128
+
+
+# --- the output's folder ---------------------------------------------------------------------------------------
+
+
+def test_a_plan_leaves_no_folder_behind_that_was_not_there(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["x"])
+    job = make_job(tmp_path, output__uri=str(tmp_path / "new" / "out"))
+    assert plan(job, STORAGE).notes == []
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    plan(job, STORAGE)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_that_another_process_fills_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = STORAGE.read
+
+    def read_late(uri: str) -> bytes:
+        (tmp_path / "new" / "theirs").touch()
+        return read(uri)
+
+    monkeypatch.setattr(STORAGE, "read", read_late)
+    STORAGE.check_writable(str(tmp_path / "new" / "out"))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["theirs"]
+
+
+def test_a_write_into_a_folder_that_is_just_taken_back_makes_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    makedirs = os.makedirs
+    calls = []
+
+    def make_and_lose(path: str, *, exist_ok: bool) -> None:
+        makedirs(path, exist_ok=exist_ok)
+        calls.append(path)
+        if len(calls) == 1:
+            os.rmdir(path)
+
+    monkeypatch.setattr(os, "makedirs", make_and_lose)
+    STORAGE.write(f"{tmp_path}/out/x", b"1")
+    assert (STORAGE.read(f"{tmp_path}/out/x"), len(calls)) == (b"1", 2)
+
+
+@pytest.mark.parametrize("text", ['"a text"', "[]", "3", "null", "{}", '{"fingerprint": "x"}', "rubbish"])
+def test_a_damaged_run_json_is_told_as_such(tmp_path: Path, text: str) -> None:
+    STORAGE.write(f"{tmp_path}/out/_unipic/run.json", text.encode())
+    with pytest.raises(OutputError, match=r"run\.json is damaged"):
+        Ledger(f"{tmp_path}/out", STORAGE).run()
