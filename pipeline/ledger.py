@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -44,6 +45,11 @@ def part_of(path: str) -> tuple[str, int]:
     """`part_name` backwards: (unit id, try at its rejected rows). A stranger's name gives a unit that there is not."""
     unit, _, retry = path.rsplit("/", 1)[-1].removeprefix("part-").removesuffix(".parquet").partition(".retry")
     return unit, int(retry) if retry.isdecimal() else 0
+
+
+def _unit_of(key: str, row: int, rows_per_unit: int) -> str:
+    """Id of the unit that a row of the manifest file with this key is in."""
+    return f"{key}-{row - row % rows_per_unit:010d}"
 
 
 class Ledger:
@@ -119,24 +125,30 @@ class Ledger:
         """Claim the folder for `job`, or take up where it was left.
 
         Args:
-            redo_changed: forget the units of manifest files that changed under their name, instead of refusing.
+            redo_changed: forget the units of manifest files and pictures that changed, instead of refusing.
 
         Returns:
             The run as recorded, and the manifest with its new listing, if any, in place.
 
         Raises:
             OutputError: the folder is another job's.
-            ManifestError: a manifest file changed under its name.
+            ManifestError: a manifest file, or a picture that was answered, changed under its name.
         """
         there = self.check_owner(job, checkpoint_digest)
         fixed = there.rows_per_unit if there else job.rows_per_unit
         altered = changed(there.files, manifest.files) if there else []
         keys = {one.name: one.key for one in manifest.files}
         replaced = [one for one in manifest.replaced if one.name in keys]
-        if there and not redo_changed and (altered or replaced):
-            refuse([*(one.name for one in altered), *(name for one in replaced for name in one.pictures)])
+        if not redo_changed:
+            answered = [name for one in replaced for name in self._answered(one, keys[one.name], fixed, job)]
+            if altered or answered:
+                refuse([*(one.name for one in altered), *answered])
         self.forget(altered)
-        self._relist(replaced, {(keys[one.name], row // fixed) for one in replaced for row in one.rows}, fixed)
+        if redo_changed and replaced:
+            units = {_unit_of(keys[one.name], row, fixed) for one in replaced for row in one.rows}
+            self._forget(lambda key, row: _unit_of(key, row, fixed) in units)
+        for one in replaced:
+            self.storage.write(self._listing_uri(one.name), one.listing)
         manifest = self._store_listing(manifest)
         gone = removed(there, manifest) if there else []
         run = Run(
@@ -177,16 +189,20 @@ class Ledger:
                     self.storage.delete(one.uri)
         return len(forgotten)
 
-    def _relist(self, replaced: Sequence[Replaced], units: Set[tuple[str, int]], rows_per_unit: int) -> None:
-        """Take back the units of replaced pictures, then list the pictures as they are now, in their old rows.
+    def _answered(self, replaced: Replaced, key: str, rows_per_unit: int, job: Job) -> Iterator[str]:
+        """Those of the replaced pictures that the output has an answer to.
 
-        Args:
-            units: (key of the listing, number of the unit in it) of each.
+        The others were not looked at yet, or rejected, and may have been mended since.
         """
-        if units:
-            self._forget(lambda key, row: (key, row // rows_per_unit) in units)
-        for one in replaced:
-            self.storage.write(self._listing_uri(one.name), one.listing)
+        done = self.done()
+        rejected: dict[str, Counter[int]] = {}
+        for row, name in zip(replaced.rows, replaced.pictures, strict=True):
+            unit = _unit_of(key, row, rows_per_unit)
+            if unit in done:
+                if unit not in rejected:
+                    rejected[unit] = Counter(at for at, _ in self._rejected(self.receipt(unit)))
+                if rejected[unit][row] < job.samples_per_row:
+                    yield name
 
     def prune(self, manifest: Manifest) -> list[ManifestFile]:
         """Remove the rows of manifest files that are no longer there.
@@ -207,12 +223,19 @@ class Ledger:
         by_name = {one.name: one for one in files}
         for receipt in self.receipts():
             if receipt.rejected and receipt.file in by_name:
-                part = next(part for part in receipt.parts if part.path.startswith("rejected/"))
-                table = read_parquet(self.storage.open(join(self.output_uri, part.path)), ["rejection"])
-                rows = [(one["source_row"], one["sample"]) for one in table.column("rejection").to_pylist()]
+                rows = self._rejected(receipt)
                 file = by_name[receipt.file]
                 again = receipt.unit in self.begun
                 yield receipt, Unit(file, receipt.first_row, receipt.rows, tuple(rows), receipt.retry + 1, again)
+
+    def _rejected(self, receipt: Receipt) -> list[tuple[int, int]]:
+        """(row, sample) of the unit's rejected rows."""
+        found: list[tuple[int, int]] = []
+        for part in receipt.parts:
+            if part.path.startswith("rejected/"):
+                table = read_parquet(self.storage.open(join(self.output_uri, part.path)), ["rejection"])
+                found += [(one["source_row"], one["sample"]) for one in table.column("rejection").to_pylist()]
+        return found
 
     def sweep(self, *, alone: bool = False) -> int:
         """Delete what earlier tries of a unit left and its receipt does not name; note in `begun` what is uncommitted.

@@ -118,6 +118,23 @@ def test_a_picture_replaced_under_its_name_is_refused_by_name_and_done_again_whe
     assert run_here(job) == 0
 
 
+def test_a_rejected_picture_that_was_mended_under_its_name_is_tried_again_without_more_ado(tmp_path: Path) -> None:
+    job = picture_job(tmp_path, count=3)
+    (tmp_path / "pics" / "bad.png").write_bytes(b"no picture")
+    run_here(job)
+    assert [row["id"] for row in all_rows(job, "rejected")] == ["bad.png"]
+    before = all_rows(job)
+    pictures(tmp_path / "pics", "bad.png")
+    assert run_here(job) == 0
+    retry_here(job)
+    assert [row for row in all_rows(job) if row["id"] != "bad.png"] == before
+    assert (len(all_rows(job)), all_rows(job, "rejected")) == (4, [])
+    assert verify(job.output.uri, STORAGE).ok
+    pictures(tmp_path / "pics", "bad.png", colour=9)
+    with pytest.raises(ManifestError, match=r"^bad\.png changed"):
+        run_here(job)
+
+
 @pytest.mark.parametrize("server", ["rclone", "moto"])
 def test_a_folder_of_pictures_on_s3_is_resumed_and_a_replaced_picture_seen(
     server: str, request: pytest.FixtureRequest, tmp_path: Path
