@@ -102,7 +102,7 @@ def _mend(output: str, storage: Storage, report: Report) -> bool:
     if done.set_aside:
         typer.echo(f"{count(done.set_aside, 'file')} moved to {output.rstrip('/')}/_unipic/set-aside", err=True)
     for why, units in sorted(Counter(plan.left.values()).items()):
-        typer.echo(f"{count(units, 'damaged unit')} left as they are: {why}", err=True)
+        typer.echo(f"{count(units, 'damaged unit')} left untouched: {why}", err=True)
     if plan.job is None:
         return False
     typer.echo(f"{count(done.forgotten, 'damaged unit')} to be done again", err=True)

@@ -18,8 +18,9 @@ from typing import IO, Any
 import pyarrow as pa
 
 from pipeline.errors import JobError
-from pipeline.ledger import Ledger, Run
+from pipeline.ledger import Ledger
 from pipeline.parquet_file import open_parquet
+from pipeline.run_record import Run
 from pipeline.storage import Storage, join
 
 COLUMNS = ("id", "source", "question", "caption", "lineage_id")

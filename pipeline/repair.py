@@ -15,13 +15,15 @@ from pipeline.context import RunContext
 from pipeline.errors import JobError, ObjectMissing, OutputError, UniPicError
 from pipeline.finish import micro_batch
 from pipeline.job import Job
-from pipeline.ledger import META, Ledger, Run, part_of, receipt_path
+from pipeline.ledger import META, Ledger, part_of, receipt_path
+from pipeline.manifest import Manifest
 from pipeline.parquet_file import read_part
 from pipeline.prepare import prepare
 from pipeline.records import ManifestFile, Unit
 from pipeline.replay import recorded_job
 from pipeline.replica import _device
 from pipeline.run import preflight
+from pipeline.run_record import Run, changed
 from pipeline.storage import Storage, is_s3, join, local_path
 from pipeline.verify import SET_ASIDE, Report, planned_units
 
@@ -94,7 +96,7 @@ def redo(output_uri: str, storage: Storage, report: Report) -> Redo:
     left: dict[str, str] = {}
     for unit_id in sorted(damaged):
         file = known[_key(unit_id)]
-        why = _file_fault(file, now.get(file.name))
+        why = _file_fault(file, manifest)
         if not why and (rows := stored.get(unit_id)):
             first_row = int(unit_id.rsplit("-", 1)[1])
             why = _loss(Unit(now[file.name], first_row, planned[unit_id], tuple(sorted(rows))), context)
@@ -189,12 +191,15 @@ def _blocked(ledger: Ledger, units: Collection[str]) -> bool:
     return False
 
 
-def _file_fault(recorded: ManifestFile, now: ManifestFile | None) -> str:
+def _file_fault(recorded: ManifestFile, manifest: Manifest) -> str:
     """Why units of this manifest file cannot be done again; "" where they can."""
+    now = next((one for one in manifest.files if one.name == recorded.name), None)
     if now is None:
         return f"the manifest file {recorded.name} is gone. Put it back, or drop its rows with `unipic prune`."
-    if (now.version, now.rows) != (recorded.version, recorded.rows):
-        return f"the manifest file {recorded.name} changed. Put it back, or do it again: `unipic run --changed redo`."
+    pictures = [name for one in manifest.replaced if one.name == recorded.name for name in one.pictures]
+    if pictures or changed([recorded], [now]):
+        what = f"pictures of the manifest ({', '.join(pictures[:5])})" if pictures else f"manifest file {recorded.name}"
+        return f"{what} changed. Put back what was there, or do them again with `unipic run --changed redo`."
     return ""
 
 

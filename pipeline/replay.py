@@ -22,13 +22,14 @@ from pipeline.context import RunContext
 from pipeline.errors import CheckpointError, EngineError, JobError, ManifestError, OutputError, UniPicError
 from pipeline.finish import micro_batch
 from pipeline.job import AnyJob, Job
-from pipeline.ledger import Ledger, Run, part_of
+from pipeline.ledger import Ledger, part_of
 from pipeline.lineage import sha256
 from pipeline.parquet_file import read_part
 from pipeline.parts import data_rows
 from pipeline.prepare import prepare
 from pipeline.records import Receipt, Unit
 from pipeline.replica import MakeEngine, Replica, UniPicEngine
+from pipeline.run_record import Run
 from pipeline.storage import FileInfo, Storage, join
 from pipeline.supervisor import LocalDoor
 from pipeline.trace import Found, find
@@ -247,7 +248,7 @@ class Replayer:
         if replica.broken is not None:
             compute = context.job.compute
             had = f"device {device}, {compute.gpus_per_replica:g} GPUs and {compute.cpus_per_replica} CPUs a replica"
-            remedy = f"A row is made again on the hardware it was made on ({had}): replay it on such a machine."
+            remedy = f"A row is made again with the checkpoint and on the hardware of its job: {had}."
             raise EngineError(replica.broken.message, remedy=remedy) from replica.broken
         replica.planned_batch_size = replica.batch_size = int(context.job.compute.batch_size)
         return replica

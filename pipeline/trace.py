@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.errors import JobError, OutputError, UniPicError, redact
 from pipeline.ledger import Ledger, part_of
 from pipeline.parquet_file import open_parquet, read_part
-from pipeline.signatures import cell_without_signatures
+from pipeline.signatures import cell_without_signatures, readable
 from pipeline.storage import Storage, join
 
 LINEAGE_ID = re.compile(r"[0-9a-f]{8,64}")
@@ -175,9 +175,9 @@ def _source_row(lineage: dict[str, Any], storage: Storage) -> tuple[dict[str, An
 
 def _value(cell: pa.Scalar) -> Any:
     try:
-        return cell.as_py()
-    except ValueError:  # a time to the nanosecond, for which Python has no type
-        return cell.cast(pa.string()).as_py()
+        return readable(cell)
+    except (ValueError, OverflowError):  # what Python has no type for: a time to the nanosecond, the year 12000
+        return str(cell.cast(pa.string()))
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,11 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.errors import ObjectMissing, OutputError
-from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, Run, part_name, part_of
+from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, part_name, part_of
 from pipeline.lineage import recompute_id, sha256
 from pipeline.parquet_file import read_parquet
 from pipeline.records import Part, Receipt
+from pipeline.run_record import Run
 from pipeline.storage import PROBE, Storage, is_s3, join, local_path, relative
 
 AUDITORS = 4  # units read at once: one is decoded while others are on their way
@@ -109,6 +110,7 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
     done = ledger.done()
     expected: set[str] = set()
     missing = planned.keys() - done
+    unread: set[str] = set()
     for unit in sorted(missing):
         report.add(Problem("missing unit", unit, "has no receipt", unit))
     for unit in sorted(done - planned.keys()):
@@ -117,14 +119,16 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
     for audited, (receipt, problems) in enumerate(audits, start=1):
         for problem in problems:
             report.add(problem)
-        if receipt is not None:
+        if receipt is None:
+            unread.update(one.where for one in problems)
+        else:
             report.units += 1
             report.data += receipt.ok
             report.rejected += receipt.rejected
             expected |= {part.path for part in receipt.parts}
         if on_unit is not None:
             on_unit(audited, len(planned))
-    for problem in _strangers(ledger, run, expected=expected, missing=missing, done=done & planned.keys()):
+    for problem in _strangers(ledger, run, expected=expected, undone=missing | unread, done=done & planned.keys()):
         report.add(problem)
     if report.ok and report.data + report.rejected != report.rows:
         report.add(Problem("row count", output_uri, f"{report.data} + {report.rejected} of {report.rows} rows"))
@@ -233,7 +237,7 @@ def _wrong_digests(pairs: Iterable[tuple[bytes, dict[str, Any]]], part: Part, un
             yield Problem("wrong lineage", part.path, message, unit)
 
 
-def _strangers(ledger: Ledger, run: Run, *, expected: set[str], missing: set[str], done: set[str]) -> Iterator[Problem]:
+def _strangers(ledger: Ledger, run: Run, *, expected: set[str], undone: set[str], done: set[str]) -> Iterator[Problem]:
     """Files that no receipt accounts for. Pictures beside the Parquet are named by their unit's rows."""
     keys = {one.key for one in run.files}
     for one in ledger.storage.list(ledger.output_uri, recursive=True):
@@ -244,8 +248,8 @@ def _strangers(ledger: Ledger, run: Run, *, expected: set[str], missing: set[str
             continue
         unit, retry = part_of(path)
         is_part = path == f"{path.split('/', 1)[0]}/{part_name(unit, retry)}" and path.startswith(PARTS)
-        if is_part and unit in missing:
-            continue  # written, then died: the unit will be done again
+        if is_part and unit in undone:
+            continue  # written, then died, or its receipt is damaged: the unit will be done again
         yield (
             _left_over(ledger, path) if is_part and unit in done else Problem(UNEXPECTED, path, "belongs to no receipt")
         )
@@ -254,10 +258,7 @@ def _strangers(ledger: Ledger, run: Run, *, expected: set[str], missing: set[str
 def _left_over(ledger: Ledger, path: str) -> Problem:
     """A part of a unit that is done, and whose receipt does not name it."""
     unit, retry = part_of(path)
-    try:
-        at = ledger.receipt(unit).retry
-    except OutputError as error:
-        return Problem("damaged receipt", path, error.message, unit)
+    at = ledger.receipt(unit).retry
     if retry > at:
         return Problem("interrupted retry", path, "is of a try that did not end: run it again, `--retry-rejected`")
     return Problem("superseded part", path, "is of an earlier try; the next run of the job deletes it")
