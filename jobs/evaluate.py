@@ -100,6 +100,7 @@ def shapes(
         },
         replicas=replicas or (1 if device is Device.CUDA else min(4, os.cpu_count() or 1)),
     )
+    _refuse_faults(settings, output)
     sizes = (sample, sample, sample) if sample else (prompts, captions, edits)
     _evaluate(sizes, output=output, settings=settings, seed=seed, untrained=untrained)
 
@@ -117,6 +118,28 @@ def _chosen(checkpoint: Path | None) -> Path:
     if chosen is None:
         raise JobError("no trained checkpoint ships with this version", remedy="Name one with --checkpoint.")
     return chosen
+
+
+def _refuse_faults(settings: Settings, output: Path) -> None:
+    """Raises SpecError where an option's value is none that a job takes."""
+    from pydantic import ValidationError
+
+    from jobs import sentences
+    from jobs.shapes import TASKS
+    from jobs.spec import JOBS
+    from pipeline.errors import SpecError
+
+    said: dict[str, None] = {}
+    for task in TASKS:
+        values = settings.job(task, output, rows=1)
+        try:
+            JOBS[task].model_validate(values)
+        except ValidationError as error:
+            errors = list(error.errors(include_url=False))
+            for place, message in sentences.faults(errors, values=values, plain={}, job_type=JOBS[task]):
+                said[f"--{place[-1].replace('_', '-')}: {message}"] = None
+    if said:
+        raise SpecError("\n".join(said), remedy="See `unipic evaluate shapes --help`.")
 
 
 def _evaluate(sizes: Sizes, *, output: Path, settings: Settings, seed: int, untrained: bool) -> None:
