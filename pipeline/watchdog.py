@@ -20,7 +20,7 @@ from pipeline.storage import join
 REPORTS = "_unipic/reports"
 BACKSTOP_S = 30.0  # later than our own report: ends a process whose hang keeps Python itself from running
 LOOK_EVERY_S = 0.5
-EXIT_STATUS = 70
+EXIT_STATUS = 1  # a replica's worker is merely gone; where a command does a unit itself, this is how it ends
 
 
 class _Watch:
@@ -78,11 +78,15 @@ def _backstop(after_s: float) -> Iterator[None]:
 def _leave(unit: Unit, rows: tuple[int, int], context: RunContext) -> None:
     name = f"{REPORTS}/{unit.id}-rows-{rows[0]}-{rows[1]}.txt"
     limit_s = context.job.limits.batch_timeout_s
-    head = f"no answer for rows {rows[0]} to {rows[1] - 1} of unit {unit.id} within {limit_s} s\n"
+    head = f"no answer for rows {rows[0]} to {rows[1] - 1} of unit {unit.id} within {limit_s:g} s"
+    uri = join(context.job.output.uri, name)
     try:
-        context.storage.write(join(context.job.output.uri, name), head.encode() + _stacks())
+        context.storage.write(uri, f"{head}\n".encode() + _stacks())
+        where = f"{uri} shows what it was doing"
     except UniPicError as error:  # leaving matters more than the report
-        sys.stderr.write(f"{head}{error}\n")
+        where = str(error)
+    sys.stderr.write(f"error: {head}: this process ends. limits.batch_timeout_s allows no more; {where}\n")
+    sys.stderr.flush()
     os._exit(EXIT_STATUS)
 
 
