@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Literal
 
+from pipeline.account import account
 from pipeline.context import RunContext
 from pipeline.errors import EngineError, UniPicError
-from pipeline.failure import Failure
+from pipeline.failure import Failure, essence
 from pipeline.gate import LOAD_DEATH, LOAD_DEATHS
 from pipeline.graph import Outcome, outcomes
 from pipeline.job import Job
@@ -22,13 +23,12 @@ from pipeline.manifest import Manifest, units
 from pipeline.progress import OnProgress, Progress, Result, Stage
 from pipeline.records import Receipt, Unit
 from pipeline.replica import MakeEngine
-from pipeline.supervisor import Vitals
+from pipeline.vitals import Vitals, ask_vitals
 
 WAVE_UNITS = 2_000  # Ray Data keeps about 6 KB a block of one execution in the driver; a wave reloads the model
 UNIT_TRIES = 3  # of a unit whose failure may pass; each try is a wave later
 TICK_S = 0.2
 PROGRESS_EVERY_S = 0.5
-SUPERVISOR_TIMEOUT_S = 60.0  # it answers in milliseconds; a machine that swaps may need longer
 
 
 @dataclass
@@ -48,6 +48,7 @@ class Driver:
     units_done: int = 0
     tries: dict[str, int] = field(default_factory=dict)
     again: list[Unit] = field(default_factory=list)
+    retries: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     fatal: Failure | None = None
     blocked: str = ""
@@ -82,6 +83,7 @@ class Driver:
             self.ok -= receipt.ok
             self.rejected -= receipt.rejected
             self.again.append(unit)
+            self.retries[unit.id] = unit.retry
         self.earlier = self.ok + self.rejected
 
     def note(self, message: str) -> None:
@@ -148,7 +150,7 @@ class Driver:
 
     def _look(self, supervisor: Any) -> None:
         """Ask the supervisor how the run is."""
-        self.vitals = _vitals(supervisor)
+        self.vitals = ask_vitals(supervisor)
         trial = self.vitals.trial
         self.fatal = self.fatal or trial.failure
         if trial.open and not self.tried:
@@ -163,9 +165,11 @@ class Driver:
             self._count(outcome.receipt)
             supervisor.forget.remote(unit.id)
         elif outcome.failure is not None:
+            supervisor.came_back.remote(unit.id)
             tries = self.tries[unit.id] = self.tries.get(unit.id, 0) + 1
             if outcome.failure.retryable and tries < UNIT_TRIES:
                 self.again.append(replace(unit, again=True))
+                self.note(f"put off until all else is done: {outcome.failure.message}")
             elif outcome.failure.storage:
                 self.blocked = self.blocked or outcome.failure.message
             else:
@@ -185,12 +189,15 @@ class Driver:
             return f"{self.rejected} rows rejected, limits.max_rejected allows {self.allowed} of {self.rows_total}"
         if self.deadline is not None and datetime.now() >= self.deadline:
             return f"the deadline {self.deadline:%H:%M} was reached"
-        if self.vitals is not None and self.vitals.idle_s > self.job.limits.stall_s:
-            return _stalled(self.vitals)
+        if self.vitals is not None and self._idle_s() > self.job.limits.stall_s:
+            return f"no progress for {self._idle_s():.0f} s: {self.vitals.who_waits()}"
         if self.vitals is not None and self.vitals.loading >= self.job.compute.replicas.max + LOAD_DEATHS:
             self.fatal = Failure("EngineError", LOAD_DEATH, "replica")
             return LOAD_DEATH
         return ""
+
+    def _idle_s(self) -> float:
+        return self.vitals.idle_s(self.job.limits.batch_timeout_s) if self.vitals is not None else 0.0
 
     def progress(self, stage: Stage) -> Progress:
         new = self.ok + self.rejected - self.earlier
@@ -229,29 +236,25 @@ class Driver:
             error = EngineError(f"{failure.stage}: {failure.message}", remedy=remedy)
             error.add_note(failure.details)
             raise error
-        ok = rejected = seen = 0
-        planned = {unit.id for unit in units(self.manifest, self.rows_per_unit)}
-        for receipt in self.ledger.receipts(sorted(planned & self.ledger.done())):
-            seen += 1
-            ok += receipt.ok
-            rejected += receipt.rejected
-        complete = seen == len(planned) and ok + rejected == self.rows_total
+        found = account(self.manifest, self.rows_per_unit, self.ledger, retries=self.retries)
+        missing = self.rows_total - found.ok - found.rejected
+        complete = found.complete and missing == 0
         if not complete and not self.stopping:
-            missing = f"{len(planned) - seen} of {len(planned)} units have no receipt"
+            lost = f", {missing} rows are not accounted for" if missing else ""
             raise EngineError(
-                f"{missing}, {self.rows_total - ok - rejected} rows are not accounted for",
-                remedy="Run the same command again.",
+                f"the work ended with no word of why, and is not done: {found.lack() or 'receipts count wrong'}{lost}",
+                remedy="What is committed stays; run the same command again.",
             )
-        over = rejected > self.allowed
+        over = found.rejected_by_now > self.allowed
         outcome: Literal["done", "rejected", "stopped"] = "rejected" if over else "done" if complete else "stopped"
         return Result(
             outcome=outcome,
             rows=self.rows_total,
-            ok=ok,
-            rejected=rejected,
-            earlier=self.earlier,
+            ok=found.ok,
+            rejected=found.rejected,
+            earlier=self.earlier + found.rows_behind,
             seconds=time.monotonic() - self.started,
-            message=self.why or (f"{rejected} rows rejected, {self.allowed} allowed" if over else ""),
+            message=self.why or (f"{found.rejected} rows rejected, {self.allowed} allowed" if over else ""),
             output=self.job.output.uri,
         )
 
@@ -267,37 +270,15 @@ def _iterate(
         arrived.put(error)
 
 
-def _stalled(vitals: Vitals) -> str:
-    """Who waits for what, when nothing has moved for `limits.stall_s`."""
-    working = "; ".join(
-        f"{replica} has rows {rows[0]} to {rows[1] - 1} of unit {unit} for {seconds:.0f} s"
-        for unit, (rows, replica, seconds) in vitals.working.items()
-    )
-    held = (
-        working
-        or vitals.trial.doing
-        or ("no replica has a unit" if vitals.replicas else f"no replica is up, {vitals.loading} are loading")
-    )
-    return f"no progress for {vitals.idle_s:.0f} s: {held}"
-
-
 def _as_ours(error: BaseException) -> BaseException:
     if isinstance(error, UniPicError) or not isinstance(error, Exception):
         return error
-    ours = EngineError(f"Ray ended the run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    ours = EngineError(
+        f"Ray ended the run: {essence(error)}",
+        remedy="What is committed stays; the same command resumes, and with --verbose shows Ray's own messages.",
+    )
     ours.__cause__ = error
     return ours
-
-
-def _vitals(supervisor: Any) -> Vitals:
-    """Raises EngineError where the supervisor is gone or silent: without it nobody would see a stall."""
-    import ray
-
-    try:
-        return ray.get(supervisor.vitals.remote(), timeout=SUPERVISOR_TIMEOUT_S)
-    except ray.exceptions.RayError as error:
-        remedy = "What is committed stays; the same command resumes."
-        raise EngineError("the run's supervisor, on the driver's own node, does not answer", remedy=remedy) from error
 
 
 def _deadline(job: Job) -> datetime | None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from pipeline.errors import StorageError, UniPicError, redact
+from pipeline.errors import EngineError, StorageError, UniPicError, redact
+from pipeline.records import Unit
+
+LOSSES = 3
+"""Workers that may die of a unit in one try: fewer may be the machine's doing."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,25 @@ class Failure:
             storage=isinstance(error, StorageError),
             details="" if ours and error.__cause__ is None else "".join(traceback.format_exception(error)),
         )
+
+
+def not_deadly(unit: Unit, lost: int, doing: str) -> None:
+    """Hold that `unit` may be worked on once more, after `lost` deaths.
+
+    Raises:
+        EngineError: it has cost too many workers. Other units go first; then it is tried again, a few times.
+    """
+    if lost < LOSSES:
+        return
+    rows = f"rows {unit.first_row} to {unit.first_row + unit.rows - 1}"
+    error = EngineError(
+        f"{unit.file.name}, {rows}: {lost} processes died while they {doing} this unit, without an error that could "
+        "be caught",
+        remedy="Their memory may not suffice, or one of these rows breaks what decodes or encodes pictures: give the "
+        "machine more memory, or take these rows out of the manifest.",
+    )
+    error.retryable = True
+    raise error
 
 
 def essence(error: BaseException) -> str:

@@ -24,12 +24,14 @@ class Report:
         doing: what the first replica is at, in words, while the gate is closed.
         said: what came of the trial, in words.
         failure: why the job cannot run.
+        answering_s: seconds that the first replica has been at its first row; None where it is not.
     """
 
     open: bool = False
     doing: str = ""
     said: str = ""
     failure: Failure | None = None
+    answering_s: float | None = None
 
 
 @dataclass
@@ -76,10 +78,12 @@ class Gate:
 
     def report(self) -> Report:
         doing = ""
+        took_s = time.monotonic() - self.since
         if self.first and self.step != "over":
             what = "load its model" if self.step == "load" else "answer its first row"
-            doing = f"the first replica has tried to {what} for {time.monotonic() - self.since:.0f} s"
-        return Report(self.step == "over", doing, self.said, self.failure)
+            doing = f"the first replica has tried to {what} for {took_s:.0f} s"
+        answering_s = took_s if self.step == "answer" else None
+        return Report(self.step == "over", doing, self.said, self.failure, answering_s)
 
     def _end(self, said: str) -> None:
         self.step, self.said = "over", said

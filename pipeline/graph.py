@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.alone import SideBySide
 from pipeline.context import RunContext
-from pipeline.failure import Failure
+from pipeline.errors import EngineError
+from pipeline.failure import Failure, essence, not_deadly
 from pipeline.finish import finish
 from pipeline.prepare import prepare
 from pipeline.quiet import quiet_native_stderr
+from pipeline.ray_address import REMEDY, somebody_listens
 from pipeline.records import Receipt, Unit
 from pipeline.replica import MakeEngine
-from pipeline.supervisor import Door, RemoteDoor, Rows, Supervisor
+from pipeline.supervisor import Door, RemoteDoor, Start, Supervisor
 from pipeline.trial import admitted
 
 # Unequal shares keep Ray from fusing neighbouring stages into one task (which would move decoding into the replica).
@@ -77,7 +80,14 @@ def _stage(name: str, batch: pa.Table, work: Callable[[Unit, Any], pa.Buffer | N
 
 
 def prepare_stage(batch: pa.Table, context: RunContext, door: Door) -> pa.Table:
-    return _stage("prepare", batch, lambda unit, _: None if door.stopping() else pack(prepare(unit, context)))
+    def work(unit: Unit, _: object) -> pa.Buffer | None:
+        lost = door.begin(unit.id, "prepare")
+        if lost is None:
+            return None
+        not_deadly(unit, lost, "read and decoded")
+        return pack(prepare(unit, context))
+
+    return _stage("prepare", batch, work)
 
 
 class _WithReplica:
@@ -90,29 +100,45 @@ class _WithReplica:
         self.door = door
         actor = ray.get_runtime_context().get_actor_id()
         self.replica = admitted(context, door, make_engine, unit=first, actor=actor)
+        self.units = SideBySide()
 
-    def _answered(self, unit: Unit, prepared: Callable[[], pa.Table]) -> pa.Table | None:
-        """None where the run is stopping: nothing new is begun."""
-        crashed: list[Rows] | None = self.door.start(unit.id)
-        if crashed is None or self.replica is None:
-            return None
-        return self.replica.answer(unit, prepared(), crashed)
+    @contextlib.contextmanager
+    def _taken_up(self, unit: Unit) -> Iterator[Start | None]:
+        """What is known of `unit`, which nobody else has in hand; None where the run is stopping."""
+        if self.replica is None:
+            yield None
+            return
+        with self.units.enter():
+            start = self.door.start(unit.id, self.replica.name)
+            if start is None or not start.lost:
+                yield start
+                return
+        not_deadly(unit, start.lost, "held")
+        with self.units.enter(alone=True):
+            yield self.door.start(unit.id, self.replica.name, alone=True)
 
 
 class ReplicaStage(_WithReplica):
     def __call__(self, batch: pa.Table) -> pa.Table:
         def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer | None:
-            answered = self._answered(unit, lambda: unpack(payload))
-            return None if answered is None else pack(answered)
+            with self._taken_up(unit) as start:
+                if start is None or self.replica is None:
+                    return None
+                return pack(self.replica.answer(unit, unpack(payload), start.crashed))
 
         return _stage("replica", batch, work)
 
 
-def finish_stage(batch: pa.Table, context: RunContext) -> pa.Table:
+def finish_stage(batch: pa.Table, context: RunContext, door: Door) -> pa.Table:
     def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer:
-        return pa.py_buffer(finish(unit, unpack(payload), context).to_json().encode())
+        not_deadly(unit, door.begin(unit.id, "finish") or 0, "encoded and wrote")
+        return _receipt(unit, unpack(payload), context)
 
     return _stage("finish", batch, work)
+
+
+def _receipt(unit: Unit, answered: pa.Table, context: RunContext) -> pa.Buffer:
+    return pa.py_buffer(finish(unit, answered, context).to_json().encode())
 
 
 class FusedStage(_WithReplica):
@@ -120,10 +146,11 @@ class FusedStage(_WithReplica):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         def work(unit: Unit, _: object) -> pa.Buffer | None:
-            answered = self._answered(unit, lambda: prepare(unit, self.context))
-            if answered is None:
-                return None
-            return pa.py_buffer(finish(unit, answered, self.context).to_json().encode())
+            with self._taken_up(unit) as start:
+                if start is None or self.replica is None:
+                    return None
+                answered = self.replica.answer(unit, prepare(unit, self.context), start.crashed)
+                return _receipt(unit, answered, self.context)
 
         return _stage("prepare", batch, work)
 
@@ -165,7 +192,7 @@ def outcomes(units: Sequence[Unit], context: RunContext, supervisor: Any, make_e
                 prepare_stage, fn_kwargs={"context": context, "door": door}, num_cpus=PREPARE_CPUS, **stage
             )
             .map_batches(ReplicaStage, **replica)
-            .map_batches(finish_stage, fn_kwargs={"context": context}, num_cpus=FINISH_CPUS, **stage)
+            .map_batches(finish_stage, fn_kwargs={"context": context, "door": door}, num_cpus=FINISH_CPUS, **stage)
         )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.to_pylist():
@@ -186,7 +213,12 @@ def cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]
 
     Yields:
         A handle of a new `Supervisor` actor.
+
+    Raises:
+        EngineError: there is no Ray at `address`, or none could be started.
     """
+    if address is not None:
+        somebody_listens(address)
     with contextlib.nullcontext() if verbose else quiet_native_stderr():
         yield from _connected(address, cpus=cpus, verbose=verbose)
 
@@ -194,18 +226,14 @@ def cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]
 def _connected(address: str | None, *, cpus: float, verbose: bool) -> Iterator[Any]:
     # A thread of Ray Data's that outlives its cluster would otherwise start a new one.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    if not verbose:  # read when Ray is imported: every line that it would print here for a worker or a raylet
+        os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "."
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     already = ray.is_initialized()
     if not already:
-        local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, int(cpus + 1))}
-        ray.init(
-            address=address or "local",
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            **(local if address is None else {}),
-        )
+        _start(address, cpus=cpus, verbose=verbose)
     _configure(verbose)
     # Beside the driver: losing any other node must not lose what the run knows of its crashes.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -214,6 +242,23 @@ def _connected(address: str | None, *, cpus: float, verbose: bool) -> Iterator[A
         yield supervisor
     finally:
         ray.kill(supervisor) if already else ray.shutdown()
+
+
+def _start(address: str | None, *, cpus: float, verbose: bool) -> None:
+    import ray
+
+    local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, int(cpus + 1))}
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            **(local if address is None else {}),
+        )
+    except Exception as error:  # it raises whatever comes: ConnectionError, RuntimeError, TimeoutError
+        if address is None:
+            raise EngineError(f"Ray could not be started here: {essence(error)}") from error
+        raise EngineError(f"Ray at {address} could not be used: {essence(error)}", remedy=REMEDY) from error
 
 
 def _configure(verbose: bool) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 # "[2026-01-31 12:00:00,000 E 123 456] core_worker.cc:2465: …", with or without "(raylet) " and colours before it
 NATIVE_LINE = re.compile(
-    rb"^(\x1b\[[0-9;]*m)*(\(\w+[^)]*\) ?)?(\x1b\[[0-9;]*m)* ?\[[\d\- :,.]+ [A-Z] \d+ \d+\] .*\.cc:\d+:"
+    rb"^(\x1b\[[0-9;]*m)*(\(\w+[^)]*\) ?)?(\x1b\[[0-9;]*m)* ?\[[\d\- :,.]+ [A-Z] \d+ \d+\] .*\.(cc|h):\d+:"
 )
 
 

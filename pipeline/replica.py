@@ -22,7 +22,8 @@ from pipeline.errors import EngineError
 from pipeline.failure import essence
 from pipeline.job import CaptionParams, Job
 from pipeline.records import FAULT, Unit
-from pipeline.supervisor import Door, Rows
+from pipeline.supervisor import Door
+from pipeline.vitals import Rows
 from pipeline.watchdog import time_limit
 from pipeline.weights import local_copy
 

@@ -1,58 +1,49 @@
-"""What must outlive a replica: is the run stopping, which rows were in flight when a replica died, how far are we.
+"""What must outlive a worker: is the run stopping, what was in hand when a worker died, how far are we.
 
 One small Ray actor a run, or a plain object where there is no Ray. Replicas tell it before each micro-batch what they
 are about to try; when the same unit is started again with a micro-batch still open, that micro-batch killed a replica.
+Whoever takes a unit up tells it too: when the unit is started again with no micro-batch open, its holder died of
+something else, while it was unpacked or packed; a task that begins it again has died of it as well.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.failure import Failure
-from pipeline.gate import Gate, Report, Word
-
-Rows = tuple[int, int]
-"""Half-open range [first, last) of positions among a unit's well rows."""
+from pipeline.gate import Gate, Word
+from pipeline.vitals import Rows, Vitals
 
 
 @dataclass(frozen=True)
-class Vitals:
-    """How the run is, as its supervisor sees it.
+class Start:
+    """What a replica must know of a unit that it takes up.
 
     Attributes:
-        replicas: replicas that are loaded.
-        loading: replicas that began to load and have not said more; those that died doing so stay counted.
-        rows_answered: rows that replicas have answered, committed or not.
-        crashes: micro-batches that killed a replica.
-        idle_s: seconds since anything moved.
-        working: unit id → (rows, replica, seconds) of the micro-batches now running.
-        trial: how the first replica does, whom the others wait for.
+        crashed: the micro-batches of this unit in whose middle replicas died, oldest first, with repeats.
+        lost: how often a replica died that held this unit, with nothing on its device to explain it.
     """
 
-    replicas: int
-    loading: int
-    rows_answered: int
-    crashes: int
-    idle_s: float
-    working: dict[str, tuple[Rows, str, float]]
-    trial: Report
+    crashed: list[Rows]
+    lost: int = 0
 
 
 class Door(Protocol):
     """What stages call; `RemoteDoor` and `LocalDoor` are the two ways through it."""
 
-    def stopping(self) -> bool: ...
     def may_load(self, actor: str) -> Word: ...
     def trial_loaded(self, seconds: float) -> None: ...
     def trial_passed(self, said: str) -> None: ...
     def trial_failed(self, failure: Failure) -> None: ...
     def loading(self, replica: str) -> None: ...
     def loaded(self, replica: str) -> None: ...
-    def start(self, unit: str) -> list[Rows] | None: ...
+    def begin(self, unit: str, stage: str) -> int | None: ...
+    def start(self, unit: str, replica: str, *, alone: bool = False) -> Start | None: ...
     def attempt(self, unit: str, rows: Rows, replica: str) -> None: ...
     def answered(self, unit: str, rows: Rows, count: int) -> None: ...
     def unit_over(self) -> None: ...
@@ -65,6 +56,11 @@ class Supervisor:
     stop_asked: bool = False
     crashed: dict[str, list[Rows]] = field(default_factory=dict)
     in_flight: dict[str, tuple[Rows, str, float]] = field(default_factory=dict)
+    begun: Counter[tuple[str, str]] = field(default_factory=Counter)
+    held: dict[str, str] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
+    died_on_device: set[str] = field(default_factory=set)
+    settled: dict[str, set[Rows]] = field(default_factory=dict)
     loading_since: dict[str, float] = field(default_factory=dict)
     live: set[str] = field(default_factory=set)
     rows_answered: int = 0
@@ -74,9 +70,6 @@ class Supervisor:
 
     def stop(self) -> None:
         self.stop_asked = True
-
-    def stopping(self) -> bool:
-        return self.stop_asked
 
     def may_load(self, actor: str) -> Word:
         """What the replica in `actor` may do; see `Gate.ask`."""
@@ -104,26 +97,52 @@ class Supervisor:
         self.loading_since[replica] = time.monotonic()
 
     def loaded(self, replica: str) -> None:
+        """No progress: a replica that dies and is started again would be for ever at it."""
         self.loading_since.pop(replica, None)
         self.live.add(replica)
-        self.moved_at = time.monotonic()
 
-    def start(self, unit: str) -> list[Rows] | None:
-        """A replica would take `unit` up.
+    def begin(self, unit: str, stage: str) -> int | None:
+        """A task of `stage` ("prepare" or "finish") would work on `unit`.
 
         Returns:
-            The micro-batches of this unit in whose middle replicas died, oldest first, with repeats; None if the run
-            is stopping and the unit must wait for the next one.
+            How often a task died of it there; None if the run is stopping and the unit has not been begun.
+        """
+        if stage == "prepare" and self.stop_asked:
+            return None
+        self.begun[unit, stage] += 1
+        return self.begun[unit, stage] - 1
+
+    def start(self, unit: str, replica: str, *, alone: bool = False) -> Start | None:
+        """`replica` would take `unit` up.
+
+        Args:
+            alone: it has no other unit in hand. One that was lost before is not taken up otherwise: whoever dies of it
+                then takes no other with it, and it is known which one it was.
+
+        Returns:
+            None if the run is stopping and the unit must wait for the next one.
         """
         if self.stop_asked:
             return None
+        holder = self.held.pop(unit, replica)
         open_batch = self.in_flight.pop(unit, None)
         if open_batch is not None:
-            rows, replica, _ = open_batch
+            rows, died, _ = open_batch
             self.crashed.setdefault(unit, []).append(rows)
-            self.live.discard(replica)
+            self.died_on_device.add(died)
+            self.live.discard(died)
             self.crashes += 1
-        return list(self.crashed.get(unit, []))
+            self.moved_at = time.monotonic()  # bisection comes to an end
+        elif holder != replica:
+            self.live.discard(holder)
+            if not self._died_on_device(holder):
+                self.lost[unit] += 1
+        if alone or not self.lost[unit]:
+            self.held[unit] = replica
+        return Start(list(self.crashed.get(unit, [])), self.lost[unit])
+
+    def _died_on_device(self, replica: str) -> bool:
+        return replica in self.died_on_device or any(who == replica for _, who, _ in self.in_flight.values())
 
     def attempt(self, unit: str, rows: Rows, replica: str, before: Sequence[tuple[str, Rows, int]] = ()) -> None:
         """`replica` is about to put `rows` on its device; `before`: what it has `answered` and not told yet."""
@@ -132,9 +151,15 @@ class Supervisor:
         self.in_flight[unit] = (rows, replica, time.monotonic())
 
     def answered(self, unit: str, rows: Rows, count: int) -> None:
-        self.in_flight.pop(unit, None)
+        now = time.monotonic()
+        _, _, since = self.in_flight.pop(unit, (rows, "", now))
+        settled = self.settled.setdefault(unit, set())
+        if rows in settled:  # for a replica that died: that is no progress, and no stall either
+            self.moved_at = min(now, self.moved_at + now - since)
+            return
+        settled.add(rows)
         self.rows_answered += count
-        self.moved_at = time.monotonic()
+        self.moved_at = now
 
     def unit_over(self) -> None:
         """Nothing: this door has told all there is."""
@@ -145,8 +170,17 @@ class Supervisor:
 
     def forget(self, unit: str) -> None:
         """`unit` is committed: nothing about it is needed any more."""
-        self.in_flight.pop(unit, None)
+        self.came_back(unit)
         self.crashed.pop(unit, None)
+        self.settled.pop(unit, None)
+
+    def came_back(self, unit: str) -> None:
+        """`unit` reached the driver: nobody who held it died. What its micro-batches did stays known."""
+        self.in_flight.pop(unit, None)
+        self.held.pop(unit, None)
+        self.lost.pop(unit, None)
+        for stage in ("prepare", "finish"):
+            self.begun.pop((unit, stage), None)
         self.moved_at = time.monotonic()
 
     def vitals(self) -> Vitals:
@@ -156,9 +190,10 @@ class Supervisor:
             loading=len(self.loading_since),
             rows_answered=self.rows_answered,
             crashes=self.crashes,
-            idle_s=now - self.moved_at,
+            still_s=now - self.moved_at,
             working={unit: (rows, replica, now - since) for unit, (rows, replica, since) in self.in_flight.items()},
             trial=self.gate.report(),
+            held=dict(self.held),
         )
 
 
@@ -175,9 +210,6 @@ class RemoteDoor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteDoor, (self.actor,)
-
-    def stopping(self) -> bool:
-        return bool(self._ask("stopping"))
 
     def may_load(self, actor: str) -> Word:
         word: Word = self._ask("may_load", actor)
@@ -198,9 +230,13 @@ class RemoteDoor:
     def loaded(self, replica: str) -> None:
         self._ask("loaded", replica)
 
-    def start(self, unit: str) -> list[Rows] | None:
-        crashed: list[Rows] | None = self._ask("start", unit)
-        return crashed
+    def begin(self, unit: str, stage: str) -> int | None:
+        lost: int | None = self._ask("begin", unit, stage)
+        return lost
+
+    def start(self, unit: str, replica: str, *, alone: bool = False) -> Start | None:
+        start: Start | None = self._ask("start", unit, replica, alone=alone)
+        return start
 
     def attempt(self, unit: str, rows: Rows, replica: str) -> None:
         with self.lock:
@@ -217,10 +253,10 @@ class RemoteDoor:
                 self.actor.all_answered.remote(self.untold)  # losing this one costs a count, no row
                 self.untold = []
 
-    def _ask(self, verb: str, *args: object) -> Any:
+    def _ask(self, verb: str, *args: object, **named: object) -> Any:
         import ray
 
-        return ray.get(getattr(self.actor, verb).remote(*args))
+        return ray.get(getattr(self.actor, verb).remote(*args, **named))
 
 
 LocalDoor = Supervisor

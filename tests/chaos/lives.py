@@ -77,9 +77,9 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
         unit = left.pop(0)
         world.begun[unit.id] += 1
         try:
-            crashed = supervisor.start(unit.id)
-            assert crashed is not None
-            finish(unit, replica.answer(unit, prepare(unit, context), crashed), context)
+            start = supervisor.start(unit.id, replica.name)
+            assert start is not None
+            finish(unit, replica.answer(unit, prepare(unit, context), start.crashed), context)
         except StorageUnavailable:
             world.interrupted += 1
             tries[unit.id] += 1

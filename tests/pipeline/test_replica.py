@@ -14,7 +14,7 @@ from pipeline.errors import EngineError
 from pipeline.gate import LOAD_DEATHS, PATIENCE_S, Gate
 from pipeline.prepare import prepare
 from pipeline.replica import CRASHES_BEFORE_SPLIT, Replica
-from pipeline.supervisor import Supervisor
+from pipeline.supervisor import Start, Supervisor
 from tests.fakes import BrokenEngine, FakeEngine, first_unit, make_job, write_prompts
 
 
@@ -91,8 +91,10 @@ def test_a_row_that_keeps_killing_replicas_is_found_by_bisection_and_no_innocent
     deaths = 0
     while True:
         try:
-            crashed = supervisor.start(unit.id) or []
-            table = Replica(context, supervisor, DyingEngine).answer(unit, prepare(unit, context), crashed)
+            replica = Replica(context, supervisor, DyingEngine)
+            start = supervisor.start(unit.id, replica.name)
+            assert start is not None
+            table = replica.answer(unit, prepare(unit, context), start.crashed)
             break
         except KeyboardInterrupt:
             deaths += 1
@@ -107,11 +109,11 @@ def test_one_death_alone_changes_nothing_but_the_number_of_attempts(tmp_path: Pa
     supervisor = Supervisor()
     undisturbed = answered(tmp_path, ["a", "b", "c"])
     unit, context = first_unit(make_job(tmp_path))
-    supervisor.start(unit.id)
+    supervisor.start(unit.id, "gone")
     supervisor.attempt(unit.id, (0, 3), "gone")
-    crashed = supervisor.start(unit.id)
-    assert crashed == [(0, 3)]
-    again = Replica(context, supervisor, FakeEngine).answer(unit, prepare(unit, context), crashed)
+    start = supervisor.start(unit.id, "new")
+    assert start == Start([(0, 3)])
+    again = Replica(context, supervisor, FakeEngine).answer(unit, prepare(unit, context), start.crashed)
     assert again.column("answer") == undisturbed.column("answer")
     assert facts(again)["attempts"] == 2 and facts(again)["resized"] is False
 
@@ -139,13 +141,15 @@ def test_an_engine_that_drops_an_answer_shifts_no_other_row(tmp_path: Path) -> N
 
 def test_what_was_answered_is_told_with_the_next_attempt_and_blames_nobody(tmp_path: Path) -> None:
     supervisor = Supervisor()
-    supervisor.start("a")
+    for unit in ("a", "b"):
+        supervisor.start(unit, "one")
     supervisor.attempt("a", (0, 4), "one")
     supervisor.attempt("b", (0, 4), "one", [("a", (0, 4), 4)])
-    assert (supervisor.rows_answered, supervisor.start("a"), supervisor.start("b")) == (4, [], [(0, 4)])
+    assert (supervisor.rows_answered, supervisor.start("a", "two")) == (4, Start([]))
+    assert supervisor.start("b", "two") == Start([(0, 4)])
     supervisor.attempt("b", (0, 2), "two")
     supervisor.all_answered([("b", (0, 2), 2)])
-    assert (supervisor.rows_answered, supervisor.start("b")) == (6, [(0, 4)])
+    assert (supervisor.rows_answered, supervisor.start("b", "two")) == (6, Start([(0, 4)]))
 
 
 @pytest.mark.parametrize("order", ["answers", "dies answering", "dies loading"])

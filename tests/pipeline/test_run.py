@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.company import presence
-from pipeline.driver import _stalled
 from pipeline.errors import EngineError, ManifestError, OutputError
 from pipeline.ledger import Ledger
 from pipeline.lineage import recompute_id
@@ -240,22 +240,30 @@ def test_a_replica_that_hangs_writes_its_stacks_and_its_row_is_found(tmp_path: P
 
 
 def test_a_run_without_any_progress_stops_and_can_be_resumed(tmp_path: Path) -> None:
-    write_prompts(tmp_path / "manifest" / "a.parquet", ["hang"])
+    class HangsAnswered(FakeEngine):
+        """Answers all rows, and never comes back with them: no time limit of a micro-batch holds for that."""
+
+        def facts(self) -> dict[str, Any]:
+            threading.Event().wait()
+            raise AssertionError
+
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
     job = make_job(tmp_path, limits__stall_s=3.0, limits__grace_s=0.0)
-    result = run(job, make_engine=FakeEngine)
+    result = run(job, make_engine=HangsAnswered)
     assert result.outcome == "stopped" and "no progress for" in result.message
+    assert "with no row on the device" in result.message
 
 
 def test_a_stall_says_who_waits_for_what() -> None:
     supervisor = Supervisor()
-    assert _stalled(supervisor.vitals()).endswith("no replica is up, 0 are loading")
+    assert supervisor.vitals().who_waits() == "no replica is up, 0 are loading"
     supervisor.may_load("one")
-    assert "the first replica has tried to load its model for 0 s" in _stalled(supervisor.vitals())
+    assert "the first replica has tried to load its model for 0 s" in supervisor.vitals().who_waits()
     supervisor.trial_loaded(1.0)
-    assert "the first replica has tried to answer its first row for 0 s" in _stalled(supervisor.vitals())
+    assert "the first replica has tried to answer its first row for 0 s" in supervisor.vitals().who_waits()
     supervisor.trial_passed("one row answered")
     supervisor.attempt("u-0", (2, 4), "host:1")
-    assert "host:1 has rows 2 to 3 of unit u-0 for 0 s" in _stalled(supervisor.vitals())
+    assert "host:1 has rows 2 to 3 of unit u-0 for 0 s" in supervisor.vitals().who_waits()
 
 
 def test_a_second_run_at_once_says_that_it_found_company(tmp_path: Path) -> None:
