@@ -77,7 +77,7 @@ def discover(
 
     Args:
         listings: URIs of the listings stored by earlier runs over the same folder of pictures.
-        outside: the job's own output folder, whose files are none of its manifest.
+        outside: the job's own output folder: what it wrote there is none of its manifest.
     Raises:
         ManifestError: nothing there, no rows, or a file that cannot be read, by name.
     """

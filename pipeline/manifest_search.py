@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pipeline.errors import EmptyManifest, ManifestError
 from pipeline.storage import FileInfo, Storage, is_s3, local_path, relative
 
+OWN_FOLDERS = ("data", "rejected", "images", "_unipic")  # what a job writes below its output folder
+
 
 def find(manifest: str, storage: Storage, *, outside: str = "") -> tuple[str, list[FileInfo]]:
     """The files of a manifest, and the folder that their names are relative to.
 
     Args:
         manifest: a file, a folder or a glob. What there is by that very name is no glob.
-        outside: the job's own output folder, whose files are left out; "" for none.
+        outside: the job's own output folder; what the job wrote there is left out. "" for none.
 
     Raises:
         ManifestError: no file is there, or none but the job's own outputs.
@@ -49,13 +51,14 @@ def _at(uri: str, storage: Storage) -> tuple[str, list[FileInfo]]:
 
 
 def _outside(found: Sequence[FileInfo], folder: str, output: str) -> list[FileInfo]:
-    """Those of `found` that are not below `output`, whatever links lead to the two folders."""
+    """Those of `found` that are none of the outputs in `output`, whatever links lead to the two folders."""
     if is_s3(folder) != is_s3(output):
         return list(found)
     if is_s3(folder):
-        own, real = output.rstrip("/") + "/", folder
+        there, real = output.rstrip("/"), folder
     else:
-        own, real = os.path.join(os.path.realpath(local_path(output)), ""), os.path.realpath(folder)
+        there, real = os.path.realpath(local_path(output)).rstrip("/"), os.path.realpath(folder)
+    own = tuple(f"{there}/{name}/" for name in OWN_FOLDERS)
     return [info for info in found if not (real + info.uri[len(folder) :]).startswith(own)]
 
 

@@ -179,6 +179,13 @@ def test_a_manifest_that_is_nothing_but_the_jobs_own_output_is_refused(tmp_path:
             run_here(job)
 
 
+@pytest.mark.parametrize("manifest", ["out", "out/*.parquet", "out/**/*.parquet", "out/prompts.parquet"])
+def test_a_manifest_may_lie_in_the_output_folder(tmp_path: Path, manifest: str) -> None:
+    write_prompts(tmp_path / "out" / "prompts.parquet", ["x", ""])
+    job = make_job(tmp_path, input__manifest=f"{tmp_path}/{manifest}")
+    assert [run_here(job), run_here(job), len(all_rows(job))] == [1, 0, 1]
+
+
 def test_an_output_beside_the_manifest_whose_name_begins_alike_is_no_part_of_it(tmp_path: Path) -> None:
     write_prompts(tmp_path / "out-of-town" / "a.parquet", ["x"])
     assert run_here(make_job(tmp_path, input__manifest=f"{tmp_path}/out-of-town")) == 1
