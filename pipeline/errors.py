@@ -132,7 +132,7 @@ class RowError(UniPicError):
 
     Args:
         kind: the stable class name users filter on, e.g. "UnreadablePicture", "PictureTooLarge",
-            "MissingPicture", "EmptyPrompt", "PromptTooLong", "WrongType", "ForbiddenSource", "SourceUnavailable",
+            "MissingPicture", "EmptyPrompt", "PromptRefused", "WrongType", "ForbiddenSource", "SourceUnavailable",
             "ReplicaCrashed".
         stage: "prepare", "replica" or "finish".
     """

@@ -113,7 +113,7 @@ def _record(work: _Work, at: int) -> list[dict[str, Any]]:
             record |= {"pixels": picture.pixels, "source": picture.source, "input_sha256": picture.sha256}
             record["parent"] = _parent(work.rows, at) or picture.parent
     except RowError as error:
-        record["fault"] = {"kind": error.kind, "message": error.message, "stage": "prepare", "attempts": 1}
+        record["fault"] = {"kind": error.kind, "message": str(error), "stage": "prepare", "attempts": 1}
     record["row_digest"] = digest([record["id"], record.get("prompt"), own_seed, record.get("input_sha256")])
     if not isinstance(job.params, ImageParams):
         return [{**record, "sample": 0, "seed": None}]

@@ -406,3 +406,11 @@ def test_only_beside_an_output_of_ours_may_pictures_lie_above_their_manifest(tmp
 def _stored(output: Path) -> list[dict[str, Any]]:
     parts = sorted((output / "data").iterdir())
     return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+
+def test_a_rejected_row_says_what_to_do_about_it(tmp_path: Path) -> None:
+    manifest(tmp_path, image=["http://example.com/x.png", "/etc/passwd"])
+    job = make_job(tmp_path, "caption")
+    run_here(job)
+    (_, of_http), (_, of_place) = rejections(job)
+    assert of_http.endswith("Or set input.allow_http.") and "input.allow_outside_root" in of_place
