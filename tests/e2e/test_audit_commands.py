@@ -37,7 +37,7 @@ def test_an_output_is_verified_traced_replayed_and_pruned_from_the_command_line(
     assert "identical" in unipic("replay", out, step["lineage"]["lineage_id"][:12])
 
     (tmp_path / "manifest" / "b.parquet").unlink()
-    assert "b.parquet: outputs of 6 rows removed" in unipic("prune", job)
+    assert "b.parquet: outputs of 6 rows removed" in unipic("prune", job, "--yes")
     assert "sound; 6 data" in unipic("verify", out)
 
 
