@@ -71,7 +71,7 @@ def _gone(ledger: Ledger, manifest: Manifest) -> list[ManifestFile]:
         raise JobError(
             f"none of the {count(len(gone), 'manifest file')} that {ledger.output_uri} was made from "
             f"({', '.join(one.name for one in gone[:3])}{', …' if len(gone) > 3 else ''}) is in the manifest now",
-            remedy="Mend input.manifest, which is probably wrong; or, if all of it is to go, delete that folder yourself.",
+            remedy="Mend input.manifest, which is probably wrong; or, if all is to go, delete that folder yourself.",
         )
     if others := at_work(ledger):
         raise JobError(

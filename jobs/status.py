@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import typer
 
 from jobs.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_of
 from jobs.words import as_json, duration, rate
+
+if TYPE_CHECKING:
+    from pipeline.status import Status
 
 
 def show_status(
@@ -19,7 +23,8 @@ def show_status(
 ) -> None:
     """Tell how a job stands.
 
-    Read from its output folder alone, from any machine that has access: rows done, and which runs are at work on it.
+    Read from its output folder alone, from any machine that has access: rows done, why rows were rejected,
+    and which runs are at work on it.
 
     \b
     Examples:
@@ -37,6 +42,8 @@ def show_status(
     how = "finished" if now.finished else "at work" if now.at_work else "not finished, and no run is at work on it"
     typer.echo(f"{now.name} ({now.task}): {how}")
     typer.echo(f"  rows      {done:,} of {now.rows:,} done{share}, {now.rejected:,} rejected")
+    if now.rejected:
+        typer.echo(f"  rejected  {now.rejected:,}: {_kinds(now)}")
     typer.echo(f"  units     {now.units_done:,} of {now.units:,}")
     if now.last is not None:
         typer.echo(f"  last      {duration(time.time() - now.last)} ago")
@@ -45,3 +52,11 @@ def show_status(
     if now.rows_per_s and not now.finished:
         left = f", {duration(now.eta_s)} left at that rate" if now.eta_s is not None else ""
         typer.echo(f"  rate      {rate(now.rows_per_s, 'rows')} over the last units{left}")
+
+
+def _kinds(now: Status) -> str:
+    """`4 EmptyPrompt, 3 ForbiddenSource`."""
+    told = [f"{number:,} {kind}" for kind, number in now.rejected_kinds.items()]
+    if untold := now.rejected - sum(now.rejected_kinds.values()):
+        told.append(f"{untold:,} of a kind that their receipts do not say")
+    return ", ".join(told)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.context import RunContext
 from pipeline.crashpoints import crash_point
@@ -19,6 +21,7 @@ from pipeline.records import Part, Receipt, Unit
 from pipeline.storage import join
 
 RETRY_MICRO_BATCH = "micro_batch_of_retry"  # fact: number of the retry → rows a micro-batch
+REJECTED_KINDS = "rejected_kinds"  # fact, where rows are rejected: kind → how many
 
 
 def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
@@ -53,7 +56,7 @@ def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
             written[path] = data
             count = len(rows) if folder == "data" else answered.num_rows - len(rows)
             parts.insert(0, Part(path, count, len(data), sha256(data)))
-    facts = json.loads((answered.schema.metadata or {}).get(b"facts", b"{}"))
+    facts = json.loads((answered.schema.metadata or {}).get(b"facts", b"{}")) | _rejected_kinds(answered)
     receipt = Receipt(
         unit=unit.id,
         file=unit.file.name,
@@ -175,6 +178,13 @@ def _delete(paths: set[str], receipt: Receipt, context: RunContext) -> None:
     """Delete those of `paths` that the receipt does not name: rows that failed in another try, or went well there."""
     for path in sorted(paths - {part.path for part in receipt.parts}):
         context.storage.delete(join(context.job.output.uri, path))
+
+
+def _rejected_kinds(answered: pa.Table) -> dict[str, dict[str, int]]:
+    """The fact `REJECTED_KINDS`; none where all rows are well. After a retry it is of what is still rejected."""
+    faults = answered.column("fault").combine_chunks()
+    kinds = Counter(pc.struct_field(faults, "kind").drop_null().to_pylist())
+    return {REJECTED_KINDS: dict(sorted(kinds.items()))} if kinds else {}
 
 
 def _facts(facts: dict[str, Any], finish_s: float) -> dict[str, Any]:
