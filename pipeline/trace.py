@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.errors import JobError, OutputError, UniPicError, redact
 from pipeline.ledger import Ledger, part_of
 from pipeline.parquet_file import open_parquet, read_part
+from pipeline.parts import REJECTION
 from pipeline.signatures import cell_without_signatures, readable
 from pipeline.storage import Storage, join
 
@@ -20,6 +21,7 @@ UNKNOWN_JOB = "a job whose output is elsewhere"
 MOST_STEPS = 1_000  # a chain of jobs this long is a circle
 NEEDED = {"lineage_id", "source_file", "source_row", "sample", "task", "prompt"}
 """Fields of a struct that is taken for a lineage of ours."""
+NEEDED_OF = {"lineage": NEEDED, "rejection": set(REJECTION.names)}
 
 
 @dataclass(frozen=True)
@@ -63,32 +65,14 @@ def find(output_uri: str, row: str, storage: Storage) -> Found:
             (the file's name is enough), with "#<sample>" behind it where a row has several.
 
     Raises:
-        JobError: no row is named so, or several are (with their lineage ids).
+        JobError: no row is named so, or several are (with their lineage ids); or it was rejected (with the reason).
+        OutputError: no run has begun there.
     """
-    whole: list[Found] = []
-    numbered: list[Found] = []
-    passed_over = 0
-    name, _, sample = row.rpartition("#")
-    sample_index = _number(sample)
-    done = Ledger(output_uri, storage).done()
-    for part in storage.list(join(output_uri, "data"), suffix=".parquet"):
-        table = _ids(part.uri, storage) if part_of(part.uri)[0] in done else None
-        if table is None:
-            passed_over += 1
-            continue
-        for at, one in enumerate(table.to_pylist()):
-            found = Found(output_uri, part.uri, at, one)
-            if _is(one, row):
-                whole.append(found)
-            elif sample_index is not None and one["lineage"]["sample"] == sample_index and _is(one, name):
-                numbered.append(found)
-    matches = whole or numbered  # an id may have a "#" of its own
+    ledger = Ledger(output_uri, storage)
+    passed_over: list[str] = []
+    matches = _called(row, _rows(ledger, "data", "id", passed_over))
     if not matches:
-        others = f"; {passed_over} files were passed over, which `unipic verify` explains" if passed_over else ""
-        raise JobError(
-            f"no row of {output_uri} is called {row!r}{others}",
-            remedy="Give a lineage id, the manifest's id, or <manifest file>:<row>; rejected rows have no output.",
-        )
+        raise _not_found(ledger, row, passed_over)
     if len(matches) > 1:
         ids = ", ".join(one.row["lineage"]["lineage_id"][:16] for one in matches[:10])
         raise JobError(
@@ -97,23 +81,91 @@ def find(output_uri: str, row: str, storage: Storage) -> Found:
     return matches[0]
 
 
-def _ids(uri: str, storage: Storage) -> pa.Table | None:
-    """Ids and lineage of a part; None of one that is damaged or not ours."""
+def _not_found(ledger: Ledger, row: str, passed_over: list[str]) -> JobError:
+    """Why no output row is called `row`: it was rejected, or there is none. Raises OutputError: no output of ours."""
+    run = ledger.recorded()
+    rejected = _called(row, _rows(ledger, "rejected", run.fields["columns"].get("id"), passed_over))
+    latest = {_place(one): one.row["rejection"] for one in sorted(rejected, key=lambda one: part_of(one.part)[1])}
+    if latest:
+        first, *more = latest.values()
+        sample = f", sample {first['sample']}" if run.fields["params"].get("samples_per_row", 1) > 1 else ""
+        also = f" (and {len(more)} more called so)" if more else ""
+        where = f"row {first['source_row']} of {first['source_file']}{sample}{also}"
+        return JobError(
+            f"{row!r} was rejected and has no output: {where}: {first['kind']}: {first['message']}",
+            remedy="`unipic run JOB --retry-rejected` tries rejected rows once more.",
+        )
+    others = f"; {len(passed_over)} files were passed over, which `unipic verify` explains" if passed_over else ""
+    return JobError(
+        f"no row of {ledger.output_uri} is called {row!r}{others}",
+        remedy="Give a lineage id, the manifest's id, or <manifest file>:<row>.",
+    )
+
+
+def _place(found: Found) -> tuple[str, int, int]:
+    rejection = found.row["rejection"]
+    return rejection["source_file"], rejection["source_row"], rejection["sample"]
+
+
+def _rows(ledger: Ledger, folder: str, identity: str | None, passed_over: list[str]) -> Iterator[Found]:
+    """Id and lineage, or id and rejection, of every row in the parts of `folder`.
+
+    Args:
+        identity: the column that has the ids; None where there are none.
+        passed_over: gets the parts that are damaged or not ours.
+    """
+    struct = "lineage" if folder == "data" else "rejection"
+    done = ledger.done()
+    for part in ledger.storage.list(join(ledger.output_uri, folder), suffix=".parquet"):
+        table = _read(part.uri, ledger.storage, identity, struct) if part_of(part.uri)[0] in done else None
+        if table is None:
+            passed_over.append(part.uri)
+            continue
+        ids = table.column("id").to_pylist() if folder == "data" else _ids(table, identity)
+        for at, value in enumerate(table.column(struct).to_pylist()):
+            if value is not None:
+                yield Found(ledger.output_uri, part.uri, at, {"id": ids[at], struct: value})
+
+
+def _read(uri: str, storage: Storage, identity: str | None, struct: str) -> pa.Table | None:
+    """These two columns of a part; None of one that is damaged or not ours."""
     try:
-        table = read_part(uri, storage, ["id", "lineage"])
+        table = read_part(uri, storage, list(dict.fromkeys([identity or struct, struct])))
     except OutputError:
         return None
-    kind = table.schema.field("lineage").type
-    return table if pa.types.is_struct(kind) and {field.name for field in kind} >= NEEDED else None
+    kind = table.schema.field(struct).type
+    return table if pa.types.is_struct(kind) and {field.name for field in kind} >= NEEDED_OF[struct] else None
 
 
-def _is(row: dict[str, Any], name: str) -> bool:
-    lineage = row["lineage"]
-    if row["id"] == name or (LINEAGE_ID.fullmatch(name) and lineage["lineage_id"].startswith(name)):
+def _ids(table: pa.Table, identity: str | None) -> list[str | None]:
+    """Rejected rows' ids, which stand there as the manifest had them, in the text that data rows have."""
+    if identity is None:
+        return [None] * table.num_rows
+    return [str(_value(cell)) if cell.is_valid else None for cell in table.column(identity)]
+
+
+def _called(name: str, rows: Iterable[Found]) -> list[Found]:
+    """Those of `rows` that `name` names, as a whole or but for a "#<sample>" behind it."""
+    whole: list[Found] = []
+    numbered: list[Found] = []
+    unnumbered, _, sample = name.rpartition("#")
+    sample_index = _number(sample)
+    for found in rows:
+        facts = found.row.get("lineage") or found.row["rejection"]
+        if _is(found.row["id"], facts, name):
+            whole.append(found)
+        elif sample_index is not None and facts["sample"] == sample_index and _is(found.row["id"], facts, unnumbered):
+            numbered.append(found)
+    return whole or numbered  # an id may have a "#" of its own
+
+
+def _is(identity: str | None, facts: dict[str, Any], name: str) -> bool:
+    """`facts`: the row's lineage or rejection."""
+    if identity == name or (LINEAGE_ID.fullmatch(name) and facts.get("lineage_id", "").startswith(name)):
         return True
     file, _, number = name.rpartition(":")
-    source: str = lineage["source_file"]
-    return bool(file) and lineage["source_row"] == _number(number) and (source == file or source.endswith(f"/{file}"))
+    source: str = facts["source_file"]
+    return bool(file) and facts["source_row"] == _number(number) and (source == file or source.endswith(f"/{file}"))
 
 
 def _number(text: str) -> int | None:

@@ -208,10 +208,42 @@ def test_a_row_of_a_file_is_not_taken_for_one_of_a_file_whose_name_ends_alike(tm
     write_prompts(tmp_path / "manifest" / "ba.parquet", ["z", "of the other file"])
     job = make_job(tmp_path)
     run_here(job)
-    with pytest.raises(JobError, match=r"no row of .* is called 'a.parquet:1'"):
+    with pytest.raises(JobError, match=r"'a.parquet:1' was rejected .* row 1 of .*/manifest/a.parquet: EmptyPrompt"):
         find(job.output.uri, "a.parquet:1", Storage())
+    for name in ("quet:1", ":1", "/:1", ":0"):
+        with pytest.raises(JobError, match=rf"no row of .* is called '{name}'"):
+            find(job.output.uri, name, Storage())
     for name in ("a.parquet:0", "manifest/a.parquet:0", f"{tmp_path}/manifest/a.parquet:0"):
         assert find(job.output.uri, name, Storage()).row["lineage"]["prompt"] == "x"
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.int16(), pa.dictionary(pa.int8(), pa.string())])
+def test_a_rejected_row_is_told_with_its_reason_by_its_id_or_its_place(tmp_path: Path, kind: pa.DataType) -> None:
+    mark = tmp_path / "mark"
+    folder = tmp_path / "manifest"
+    folder.mkdir()
+    prompts = ["well", "", f"flaky {mark}"]
+    key = pa.array([7, 8, 9]) if kind == pa.int16() else pa.array(["7", "8", "9"])
+    pq.write_table(pa.table({"key": key.cast(kind), "prompt": prompts}), folder / "a.parquet")
+    job = make_job(tmp_path, input__columns={"id": "key"}, params__samples_per_row=2)
+    run_here(job)
+    found = r"row 1 of .*/a.parquet, sample {}: EmptyPrompt: the prompt is empty"
+    for name, told in (("8#1", "1"), ("a.parquet:1#0", "0"), ("8", r"0 \(and 1 more called so\)")):
+        with pytest.raises(JobError, match=rf"'{name}' was rejected and has no output: {found.format(told)}"):
+            trace(job.output.uri, name, Storage())
+    with pytest.raises(JobError, match=r"'9#0' was rejected .*ReplicaFailed: .* `unipic run JOB --retry-rejected`"):
+        trace(job.output.uri, "9#0", Storage())
+    mark.touch()
+    retry_here(job)
+    assert trace(job.output.uri, "9#0", Storage())[0].lineage["source_row"] == 2
+    with pytest.raises(JobError, match=r"no row of .* is called '8#2'"):
+        trace(job.output.uri, "8#2", Storage())
+
+
+def test_a_folder_that_is_no_output_is_called_that_whatever_row_is_asked_for(job: Job, tmp_path: Path) -> None:
+    for folder in (tmp_path / "manifest", tmp_path / "nowhere"):
+        with pytest.raises(OutputError, match=rf"{folder} holds no output of ours"):
+            trace(str(folder), "a-0", Storage())
 
 
 def test_an_id_with_a_number_sign_is_found_and_a_sample_that_is_no_number_is_no_fault_of_ours(tmp_path: Path) -> None:
