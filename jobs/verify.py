@@ -42,8 +42,8 @@ def verify_output(
     Every unit, part, row, picture and lineage is held against its receipt. Exits with 1 on any problem that is left.
 
     --repair needs the manifest and the checkpoint where the job had them; relative paths start from this folder. A unit
-    that cannot be done again stays as it is, and it says why. Files in the output that are nobody's are moved to
-    _unipic/set-aside.
+    that cannot be done again stays as it is, and it says why. Nobody's files in data/, rejected/, images/ and _unipic/
+    are moved to _unipic/set-aside; elsewhere in the output they stay.
 
     \b
     Examples:
@@ -58,6 +58,8 @@ def verify_output(
     if repair and not report.ok:
         stopped = _mend(output, storage, report)
         reports.append(_audited(output, storage, replay, tell))
+    elif not json and (would := _repair_would(report)):
+        typer.echo(f"  --repair would {would}")
     if json:
         typer.echo(as_json([one.as_dict() for one in reports] if repair else report.as_dict()))
     if not reports[-1].ok:
@@ -87,6 +89,17 @@ def _tell(report: Report) -> None:
         typer.echo(f"  {kind}: {number:,}")
     for problem in report.problems[:_SHOWN]:
         typer.echo(f"    {problem.where}: {problem.message}")
+
+
+def _repair_would(report: Report) -> str:
+    """What --repair would set about; "" where it is of no help."""
+    left_over = report.counts.get("superseded part", 0) + report.counts.get("interrupted retry", 0)
+    what = [
+        f"do {count(units, 'unit')} again" if (units := len(report.damaged_units)) else "",
+        f"move {count(files, 'file')} to _unipic/set-aside" if (files := len(report.strangers)) else "",
+        f"delete {count(left_over, 'part')} of tries that do not count" if left_over else "",
+    ]
+    return ", ".join(one for one in what if one)
 
 
 def _mend(output: str, storage: Storage, report: Report) -> bool:

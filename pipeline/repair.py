@@ -15,7 +15,7 @@ from pipeline.context import RunContext
 from pipeline.errors import JobError, ObjectMissing, OutputError, UniPicError
 from pipeline.finish import micro_batch
 from pipeline.job import Job
-from pipeline.ledger import META, Ledger, part_of, receipt_path
+from pipeline.ledger import Ledger, part_of, receipt_path
 from pipeline.manifest import Manifest
 from pipeline.parquet_file import read_part
 from pipeline.prepare import prepare
@@ -26,9 +26,6 @@ from pipeline.run import preflight
 from pipeline.run_record import Run, changed
 from pipeline.storage import Storage, is_s3, join, local_path
 from pipeline.verify import SET_ASIDE, Report, planned_units
-
-OURS_ALONE = ("data/", "rejected/", "images/", f"{META}/")
-SET_ASIDE_MAX_BYTES = 1 << 30  # objects are moved through memory
 
 
 @dataclass(frozen=True)
@@ -111,10 +108,7 @@ def redo(output_uri: str, storage: Storage, report: Report) -> Redo:
 
 
 def repair(output_uri: str, storage: Storage, report: Report, plan: Redo) -> Repaired:
-    """Forget `plan.units`, so that the next run of the job does them again; sweep; set strangers' files aside.
-
-    Strangers' files elsewhere than in the folders that are ours alone stay where they are: they may be another output.
-    """
+    """Forget `plan.units`, so that the next run of the job does them again; sweep; set `report.strangers` aside."""
     ledger = Ledger(output_uri, storage)
     # Receipts go first: a repair that dies in between leaves units to be done, never a done unit in pieces.
     for unit in sorted(plan.units):
@@ -124,19 +118,11 @@ def repair(output_uri: str, storage: Storage, report: Report, plan: Redo) -> Rep
             if part_of(one.uri)[0] in plan.units:
                 storage.delete(one.uri)
     swept = 0 if plan.blocked else ledger.sweep(alone=not at_work(ledger))
-    strangers = [path for path in report.strangers if path.startswith(OURS_ALONE)]
-    moved = sum(_set_aside(output_uri, storage, path) for path in strangers)
-    return Repaired(len(plan.units), swept, moved)
-
-
-def _set_aside(output_uri: str, storage: Storage, path: str) -> bool:
-    """Move a stranger's file out of the way, unless it is too large to be carried."""
-    uri = join(output_uri, path)
-    if storage.info(uri).size_bytes > SET_ASIDE_MAX_BYTES:
-        return False
-    storage.write(join(output_uri, SET_ASIDE, path), storage.read(uri))
-    storage.delete(uri)
-    return True
+    for path in report.strangers:
+        uri = join(output_uri, path)
+        storage.write(join(output_uri, SET_ASIDE, path), storage.read(uri))
+        storage.delete(uri)
+    return Repaired(len(plan.units), swept, len(report.strangers))
 
 
 def _job(output_uri: str, storage: Storage, run: Run, size: int | None) -> Job:

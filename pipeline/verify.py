@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.errors import ObjectMissing, OutputError
-from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, part_name, part_of
+from pipeline.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, part_name, part_of, receipt_path
 from pipeline.lineage import recompute_id, sha256
 from pipeline.parquet_file import read_parquet
 from pipeline.records import Part, Receipt
@@ -23,6 +23,8 @@ from pipeline.storage import PROBE, Storage, is_s3, join, local_path, relative
 
 AUDITORS = 4  # units read at once: one is decoded while others are on their way
 SET_ASIDE = f"{META}/set-aside"  # where `repair` puts strangers' files
+SET_ASIDE_MAX_BYTES = 1 << 30  # objects are moved through memory
+OURS_ALONE = ("data/", "rejected/", "images/", f"{META}/")  # elsewhere, a stranger's file may be another output's
 OURS = (RECEIPTS, LISTINGS, f"{META}/events", f"{META}/running", f"{META}/reports", SET_ASIDE)
 PARTS = ("data/", "rejected/")
 UNEXPECTED = "unexpected file"
@@ -38,6 +40,7 @@ class Problem:
             "wrong lineage", "unexpected file", "superseded part", "interrupted retry", "damaged receipt"; of rows made
             again "differs when replayed", "cannot be replayed".
         where: the unit's id or the file's path.
+        movable: True where `repair` moves the file out of the way.
         repairable: True where doing the unit again mends it.
     """
 
@@ -45,6 +48,7 @@ class Problem:
     where: str
     message: str
     unit: str | None = None
+    movable: bool = False
 
     @property
     def repairable(self) -> bool:
@@ -59,7 +63,7 @@ class Report:
         counts: how many problems there are of each kind.
         problems: the first `LISTED` of them.
         damaged_units: ids of the units that doing again mends.
-        strangers: paths of all unexpected files.
+        strangers: paths of all unexpected files that `repair` moves.
     """
 
     output: str
@@ -82,7 +86,7 @@ class Report:
             self.problems.append(problem)
         if problem.unit is not None:
             self.damaged_units.add(problem.unit)
-        if problem.kind == UNEXPECTED:
+        if problem.movable:
             self.strangers.append(problem.where)
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
     for unit in sorted(missing):
         report.add(Problem("missing unit", unit, "has no receipt", unit))
     for unit in sorted(done - planned.keys()):
-        report.add(Problem(UNEXPECTED, f"{RECEIPTS}/{unit}.json", "is of no unit of this manifest"))
+        report.add(Problem(UNEXPECTED, receipt_path(unit), "is of no unit of this manifest", movable=True))
     audits = _audited(ledger, storage, sorted(done & planned.keys()), samples, planned)
     for audited, (receipt, problems) in enumerate(audits, start=1):
         for problem in problems:
@@ -250,9 +254,17 @@ def _strangers(ledger: Ledger, run: Run, *, expected: set[str], undone: set[str]
         is_part = path == f"{path.split('/', 1)[0]}/{part_name(unit, retry)}" and path.startswith(PARTS)
         if is_part and unit in undone:
             continue  # written, then died, or its receipt is damaged: the unit will be done again
-        yield (
-            _left_over(ledger, path) if is_part and unit in done else Problem(UNEXPECTED, path, "belongs to no receipt")
-        )
+        yield _left_over(ledger, path) if is_part and unit in done else _unexpected(path, one.size_bytes)
+
+
+def _unexpected(path: str, size_bytes: int) -> Problem:
+    message = "belongs to no receipt"
+    if not path.startswith(OURS_ALONE):
+        where = ", ".join(OURS_ALONE)
+        return Problem(UNEXPECTED, path, f"{message}; move it away: --repair moves only files inside {where}")
+    if size_bytes > SET_ASIDE_MAX_BYTES:
+        return Problem(UNEXPECTED, path, f"{message}; move it away: it is larger than what --repair moves")
+    return Problem(UNEXPECTED, path, message, movable=True)
 
 
 def _left_over(ledger: Ledger, path: str) -> Problem:

@@ -142,6 +142,36 @@ def test_every_stranger_is_set_aside_however_many_problems_there_are(job: Job) -
     assert verify(job.output.uri, Storage()).ok
 
 
+def test_a_file_at_the_root_that_repair_leaves_is_said_to_be_the_users_to_move(
+    job: Job, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stray = Path(job.output.uri, ".DS_Store")
+    stray.touch()
+    told = ".DS_Store: belongs to no receipt; move it away: --repair moves only files inside data/, rejected/, images/"
+    for repair_too in ([], ["--repair"]):
+        code, out, _ = command("verify", job.output.uri, *repair_too)
+        assert code == 1 and told in out and "--repair would" not in out and stray.exists()
+    stray.rename(Path(job.output.uri, "data", "large"))
+    Path(job.output.uri, "data", "large").write_bytes(b"12345")
+    monkeypatch.setattr("pipeline.verify.SET_ASIDE_MAX_BYTES", 4)
+    code, out, _ = command("verify", job.output.uri, "--repair")
+    assert code == 1 and "data/large: belongs to no receipt; move it away: it is larger than" in out
+    monkeypatch.undo()
+    assert command("verify", job.output.uri, "--repair")[0] == 0
+
+
+def test_an_unsound_report_ends_with_what_repair_would_do(job: Job, command: Command) -> None:
+    miscount(job, "a.parquet")
+    Path(job.output.uri, "data", "notes.txt").touch()
+    retried = data_parts(job)[-2]
+    retried.with_name(retried.name.replace(".parquet", ".retry1.parquet")).write_bytes(retried.read_bytes())
+    code, out, _ = command("verify", job.output.uri)
+    would = "do 1 unit again, move 1 file to _unipic/set-aside, delete 1 part of tries that do not count"
+    assert code == 1 and out.endswith(f"\n  --repair would {would}\n")
+    code, out, _ = command("verify", job.output.uri, "--json")
+    assert code == 1 and json.loads(out)["counts"] == {"row count": 1, "unexpected file": 1, "interrupted retry": 1}
+
+
 def test_an_output_given_as_a_file_address_is_the_same_output(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/out"
     job = pictures(tmp_path).model_copy(update={"output": make_job(tmp_path, output__uri=uri).output})
