@@ -218,7 +218,10 @@ class Limits(Closed):
         120.0, ge=0, le=86_400, description="Seconds that units in flight get to finish after a stop."
     )
     stall_s: float = Field(
-        1800.0, gt=0, le=86_400, description="Seconds without any progress after which the run stops."
+        1800.0,
+        gt=0,
+        le=86_400,
+        description="Seconds without progress after which the run stops; a micro-batch within its limit is some.",
     )
     batch_timeout_s: float = Field(
         1800.0, gt=0, le=86_400, description="Seconds one micro-batch may take before its replica is given up."

@@ -24,7 +24,7 @@ from model.unipic import UniPic
 class JointRecipe:
     """Steps, rows and weights of the joint training."""
 
-    steps: int = 13500
+    steps: int = 24000
     generation_rows: int = 96
     edit_rows: int = 40
     caption_rows: int = 16
