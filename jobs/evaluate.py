@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.exits import STOPPED
+from jobs.options import check_device
 from jobs.progress import Display
+from jobs.signals import Signals
 
 if TYPE_CHECKING:
     from jobs.evaluation import Sizes
@@ -101,6 +104,7 @@ def shapes(
         replicas=replicas or (1 if device is Device.CUDA else min(4, os.cpu_count() or 1)),
     )
     _refuse_faults(settings, output)
+    check_device(device.value)
     sizes = (sample, sample, sample) if sample else (prompts, captions, edits)
     _evaluate(sizes, output=output, settings=settings, seed=seed, untrained=untrained)
 
@@ -146,10 +150,16 @@ def _evaluate(sizes: Sizes, *, output: Path, settings: Settings, seed: int, untr
     from jobs.evaluation import NotDone, evaluate, lead, write
     from jobs.score_tables import show, tables
 
-    with Display() as display:
+    with Display() as display, Signals(threading.Event(), display.say) as signals:
         try:
             evaluation = evaluate(
-                sizes, output=output, settings=settings, seed=seed, untrained=untrained, display=display
+                sizes,
+                output=output,
+                settings=settings,
+                seed=seed,
+                untrained=untrained,
+                display=display,
+                signals=signals,
             )
         except NotDone as ended:
             display.say(f"not evaluated: {ended}; the same command goes on from there")

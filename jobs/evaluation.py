@@ -14,6 +14,7 @@ from jobs.progress import Display
 from jobs.report import Card, Claim, Picture, Section, page
 from jobs.score_tables import as_data, tables
 from jobs.shapes import TASKS, Answered, Settings, judged, png, run_questions, shuffled
+from jobs.signals import Signals
 from jobs.words import count, rate
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Evaluation:
 
 
 def evaluate(
-    sizes: Sizes, *, output: Path, settings: Settings, seed: int, untrained: bool, display: Display
+    sizes: Sizes, *, output: Path, settings: Settings, seed: int, untrained: bool, display: Display, signals: Signals
 ) -> Evaluation:
     """Do what is left of an evaluation in `output`.
 
@@ -68,7 +69,7 @@ def evaluate(
     """
     from model.tiny.score import scores
 
-    answered, paces = _answers(sizes, output=output, settings=settings, seed=seed, display=display)
+    answered, paces = _answers(sizes, output=output, settings=settings, seed=seed, display=display, signals=signals)
     verdicts = [one.verdict for one in answered]
     lines = {"seen": scores(verdicts, held_out=False), "held out": scores(verdicts, held_out=True)}
     lines["shuffled pairing"] = scores(shuffled(answered, seed=seed))
@@ -87,18 +88,19 @@ def evaluate(
             settings=replace(settings, checkpoint=twin),
             seed=seed,
             display=display,
+            signals=signals,
         )
         lines["untrained"] = scores(one.verdict for one in theirs)
     return Evaluation(settings, seed, tuple(answered), lines, tuple(paces))
 
 
 def _answers(
-    sizes: Sizes, *, output: Path, settings: Settings, seed: int, display: Display
+    sizes: Sizes, *, output: Path, settings: Settings, seed: int, display: Display, signals: Signals
 ) -> tuple[list[Answered], list[Pace]]:
     from model.tiny.questions import questions
 
     asked = questions(prompts=sizes[0], captions=sizes[1], edits=sizes[2], seed=seed)
-    results = run_questions(asked, folder=output, settings=settings, display=display)
+    results = run_questions(asked, folder=output, settings=settings, display=display, signals=signals)
     for result in results:
         if result.outcome != "done":
             raise NotDone(result)

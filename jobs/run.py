@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable
 from enum import StrEnum
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.exits import DONE, REJECTED, STOPPED
 from jobs.options import JobFile, Set
 from jobs.progress import Display
+from jobs.signals import Signals
 from jobs.words import count, duration, rate
 
 if TYPE_CHECKING:
-    from pipeline.run import Progress, Result
+    from pipeline.run import Result
 
 
 class Changed(StrEnum):
@@ -25,9 +23,6 @@ class Changed(StrEnum):
 
     REFUSE = "refuse"
     REDO = "redo"
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_job(
@@ -70,16 +65,11 @@ def run_job(
 
     stop = threading.Event()
     with Display() as display, Signals(stop, display.say) as signals:
-
-        def on_progress(progress: Progress) -> None:
-            signals.install()
-            display(progress)
-
         try:
             result = run(
                 resolved,
                 address=address,
-                on_progress=on_progress,
+                on_progress=signals.before(display),
                 stop=stop,
                 verbose=verbose,
                 retry_rejected=retry_rejected,
@@ -94,38 +84,6 @@ def run_job(
             display.say("left at once; what is committed stays, the same command goes on from there")
             raise typer.Exit(STOPPED) from None
     raise typer.Exit(_told(result))
-
-
-class Signals:
-    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into leaving at once.
-
-    Ray sets handlers of its own when it starts, so `install` is called again whenever the run reports; on leaving the
-    block the handlers from before are back.
-    """
-
-    def __init__(self, stop: threading.Event, say: Callable[[str], None]) -> None:
-        self.stop = stop
-        self.say = say
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        self.before = {number: signal.getsignal(number) for number in _SIGNALS}
-        self.install()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def install(self) -> None:
-        for number in _SIGNALS:
-            signal.signal(number, self._asked)
-
-    def _asked(self, number: int, frame: FrameType | None) -> None:
-        if self.stop.is_set():
-            raise KeyboardInterrupt
-        self.stop.set()
-        self.say("stopping: units in flight may finish; once more (Ctrl-C) leaves at once")
 
 
 def _told(result: Result) -> int:

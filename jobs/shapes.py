@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.progress import Display
+from jobs.signals import Signals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,8 +111,17 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         raise JobError(f"{path} holds other rows", remedy="Give another output folder, or the numbers and seed it had.")
 
 
-def run_questions(asked: Sequence[Question], *, folder: Path, settings: Settings, display: Display) -> list[Result]:
+def run_questions(
+    asked: Sequence[Question],
+    *,
+    folder: Path,
+    settings: Settings,
+    display: Display,
+    signals: Signals,
+) -> list[Result]:
     """Put every question through the pipeline, a job a task, in one Ray of this process; what is done is not redone.
+
+    After a signal no job begins; the results are those of the jobs that did.
 
     Raises:
         UniPicError: as `pipeline.run.run` does.
@@ -132,7 +142,9 @@ def run_questions(asked: Sequence[Question], *, folder: Path, settings: Settings
     with cluster(None, cpus=needed, verbose=False):
         for job in jobs:
             display.say(f"{job.name}:")
-            results.append(run(job, on_progress=display))
+            results.append(run(job, on_progress=signals.before(display), stop=signals.stop))
+            if results[-1].outcome != "done":
+                break
     return results
 
 

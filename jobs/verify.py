@@ -14,7 +14,7 @@ from rich.console import Console
 from jobs.exits import FAULT, STOPPED
 from jobs.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_of
 from jobs.progress import Display
-from jobs.run import Signals
+from jobs.signals import Signals
 from jobs.words import as_json, count
 
 if TYPE_CHECKING:

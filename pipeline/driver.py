@@ -107,13 +107,18 @@ class Driver:
 
     def drive(self, supervisor: Any, make_engine: MakeEngine) -> None:
         for wave in self.waves():
-            if self.stopping:
+            if self.asked_to_stop():
                 return
             self._wave(wave, supervisor, make_engine)
 
     @property
     def stopping(self) -> bool:
         return bool(self.why)
+
+    def asked_to_stop(self) -> bool:
+        """Whether there is a reason to begin nothing more; from then on the run is stopping."""
+        self.why = self.why or self._reason_to_stop()
+        return self.stopping
 
     def _wave(self, wave: Sequence[Unit], supervisor: Any, make_engine: MakeEngine) -> None:
         arrived: queue.Queue[Outcome | BaseException | None] = queue.Queue()
@@ -143,10 +148,10 @@ class Driver:
                 self.on_progress(
                     self.progress("stopping" if self.stopping else "running" if self.tried else "starting")
                 )
-            if not self.stopping and (why := self._reason_to_stop()):
-                self.why = why
+            if not self.stopping and self.asked_to_stop():
                 supervisor.stop.remote()
-                give_up_at = now + self.job.limits.grace_s
+                # Before the first replica has proved itself, no unit is in flight.
+                give_up_at = now + (self.job.limits.grace_s if self.tried else 0.0)
 
     def _look(self, supervisor: Any) -> None:
         """Ask the supervisor how the run is."""

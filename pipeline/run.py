@@ -18,6 +18,7 @@ from pipeline.progress import OnProgress, Progress, Result
 from pipeline.ray_exposure import exposure
 from pipeline.records import Unit
 from pipeline.replica import MakeEngine, UniPicEngine
+from pipeline.room import check_room
 from pipeline.storage import Storage
 from pipeline.weights import describe, verify
 
@@ -86,7 +87,7 @@ def run(
         driver.take_back(list(ledger.retries(manifest.files)))
     if only is None and (gone := removed(record, manifest)):
         driver.note(f"{len(gone)} manifest files are gone; their rows stay until `unipic prune`")
-    if driver.units_left:
+    if driver.units_left and not driver.asked_to_stop():
         result = _drive(driver, job, address=address, verbose=verbose, make_engine=make_engine)
     else:
         result = driver.result()
@@ -103,8 +104,9 @@ def _drive(driver: Driver, job: Job, *, address: str | None, verbose: bool, make
             driver.note(f"another run of this job is at work here ({other}); both end with the same output")
         driver.on_progress(driver.progress("starting"))
         with cluster(address, cpus=needed, verbose=verbose) as supervisor:
-            if exposed := exposure():
-                driver.note(exposed)
+            for said in (exposure(), check_room(job, can_grow=address is not None)):
+                if said:
+                    driver.note(said)
             driver.drive(supervisor, make_engine)
         result = driver.result()
         closing(result.outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
-from jobs.run import Signals
+from jobs.signals import Signals
 from model.init_tiny import init_tiny
 from pipeline.errors import CheckpointError, EngineError, StorageUnavailable
 
@@ -94,6 +95,13 @@ def test_a_library_that_aborts_when_python_ends_does_not_change_the_exit_code(en
 def test_every_command_has_a_help_that_shows_an_example(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert unipic(*words.split(), "--help") == 0
     assert f"  unipic {words}" in capsys.readouterr().out
+
+
+def test_the_version_is_told_and_h_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert unipic("--version") == 0
+    assert re.fullmatch(r"unipic-batch \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    assert unipic("run", "-h") == 0
+    assert "  unipic run configs/generate.yaml" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["frobnicate"], ["run"], ["run", str(GOOD), "--no-such-option"], ["bench", "x"]])
