@@ -14,14 +14,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
-from pipeline.context import code_version
 from pipeline.errors import ObjectMissing, OutputError
 from pipeline.job import Job
 from pipeline.manifest import Manifest, discover
 from pipeline.parquet_file import read_parquet
 from pipeline.picture_folder import Replaced
 from pipeline.records import ManifestFile, Receipt, Unit
-from pipeline.run_record import Run, changed, differences, fingerprint_fields, refuse, removed
+from pipeline.run_record import (
+    Changed,
+    Run,
+    altered,
+    as_found,
+    changed,
+    claim,
+    differences,
+    fingerprint_fields,
+    refuse,
+    removed,
+    settled,
+    without,
+)
 from pipeline.storage import Storage, join
 
 META = "_unipic"
@@ -73,13 +85,14 @@ class Ledger:
         try:
             return Run.from_json(data)
         except (ValueError, TypeError, KeyError) as error:
+            how = f"it lacks {error}" if isinstance(error, KeyError) else "it is not the JSON that was written"
             raise OutputError(
-                f"{join(self.output_uri, RUN)} is damaged: {error}",
+                f"{join(self.output_uri, RUN)} is damaged: {how}",
                 remedy="Restore it, or choose another output folder.",
             ) from error
 
     def recorded(self) -> Run:
-        """What `run.json` says.
+        """What `run.json` says; manifest files that only their time tells from what was read have it as it is now.
 
         Raises:
             OutputError: no run has begun here.
@@ -88,7 +101,7 @@ class Ledger:
         if run is None:
             remedy = "Give the output.uri of a job that was run."
             raise OutputError(f"{self.output_uri} holds no output of ours", remedy=remedy)
-        return run
+        return as_found(run, self.storage)
 
     def listings(self) -> list[str]:
         """URIs of the picture listings kept so far."""
@@ -134,35 +147,34 @@ class Ledger:
             OutputError: the folder is another job's.
             ManifestError: a manifest file, or a picture that was answered, changed under its name.
         """
-        there = self.check_owner(job, checkpoint_digest)
+        stored = self.check_owner(job, checkpoint_digest)
+        there = settled(stored, manifest.files, self.storage) if stored else None
         fixed = there.rows_per_unit if there else job.rows_per_unit
-        altered = changed(there.files, manifest.files) if there else []
         keys = {one.name: one.key for one in manifest.files}
         replaced = [one for one in manifest.replaced if one.name in keys]
-        if not redo_changed:
-            answered = [name for one in replaced for name in self._answered(one, keys[one.name], fixed, job)]
-            if altered or answered:
-                refuse([*(one.name for one in altered), *answered])
-        self.forget(altered)
+        if there is not None and not redo_changed:
+            self.check_unchanged(there, manifest, job)
+        self.forget(changed(there.files, manifest.files) if there else [])
         if redo_changed and replaced:
             units = {_unit_of(keys[one.name], row, fixed) for one in replaced for row in one.rows}
             self._forget(lambda key, row: _unit_of(key, row, fixed) in units)
         for one in replaced:
             self.storage.write(self._listing_uri(one.name), one.listing)
         manifest = self._store_listing(manifest)
-        gone = removed(there, manifest) if there else []
-        run = Run(
-            name=there.name if there else job.name,
-            task=job.task,
-            fields=fingerprint_fields(job, checkpoint_digest),
-            rows_per_unit=fixed,
-            job=there.job if there else job.model_dump(mode="json"),
-            code_version=there.code_version if there else code_version(),
-            files=tuple(sorted([*manifest.files, *gone], key=lambda one: one.name)),
-        )
-        if there != run:
+        run = claim(there, job, manifest, checkpoint_digest, storage=self.storage, rows_per_unit=fixed)
+        if stored != run:
             self.storage.write(join(self.output_uri, RUN), run.to_json())
         return run, manifest
+
+    def check_unchanged(self, there: Run, manifest: Manifest, job: Job) -> None:
+        """Raises ManifestError naming manifest files and answered pictures that changed since `there` was recorded."""
+        keys = {one.name: one.key for one in manifest.files}
+        found = altered(settled(there, manifest.files, self.storage), manifest)
+        for one in manifest.replaced:
+            if one.name in keys:
+                found += self._answered(one, keys[one.name], there.rows_per_unit, job)
+        if found:
+            refuse(found)
 
     def forget(self, files: Sequence[ManifestFile]) -> int:
         """Take back every unit of `files`: receipts first, so that a death in between leaves work, not half a unit.
@@ -189,20 +201,20 @@ class Ledger:
                     self.storage.delete(one.uri)
         return len(forgotten)
 
-    def _answered(self, replaced: Replaced, key: str, rows_per_unit: int, job: Job) -> Iterator[str]:
+    def _answered(self, replaced: Replaced, key: str, rows_per_unit: int, job: Job) -> Iterator[Changed]:
         """Those of the replaced pictures that the output has an answer to.
 
         The others were not looked at yet, or rejected, and may have been mended since.
         """
         done = self.done()
         rejected: dict[str, Counter[int]] = {}
-        for row, name in zip(replaced.rows, replaced.pictures, strict=True):
+        for row, name, mend in zip(replaced.rows, replaced.pictures, replaced.mends, strict=True):
             unit = _unit_of(key, row, rows_per_unit)
             if unit in done:
                 if unit not in rejected:
                     rejected[unit] = Counter(at for at, _ in self._rejected(self.receipt(unit)))
                 if rejected[unit][row] < job.samples_per_row:
-                    yield name
+                    yield Changed(name, "its modification time is another" if mend else "", mend)
 
     def prune(self, manifest: Manifest) -> list[ManifestFile]:
         """Remove the rows of manifest files that are no longer there.
@@ -214,8 +226,7 @@ class Ledger:
         gone = removed(run, manifest)
         if gone:
             self.forget(gone)
-            kept = tuple(one for one in run.files if one not in gone)
-            self.storage.write(join(self.output_uri, RUN), replace(run, files=kept).to_json())
+            self.storage.write(join(self.output_uri, RUN), without(run, gone).to_json())
         return gone
 
     def retries(self, files: Sequence[ManifestFile]) -> Iterator[tuple[Receipt, Unit]]:
@@ -312,5 +323,5 @@ class Ledger:
             return Receipt.from_json(self.storage.read(uri))
         except (ValueError, TypeError, KeyError) as error:
             raise OutputError(
-                f"the receipt {uri} is damaged: {error}", remedy="Delete it to have its unit done again."
+                f"the receipt {uri} is damaged", remedy="Delete it to have its unit done again."
             ) from error

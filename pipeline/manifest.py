@@ -7,7 +7,6 @@ pictures becomes a Parquet listing (`picture_folder.py`) that the caller stores 
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,22 +15,19 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline import parquet_rows, picture_folder, text_manifests
-from pipeline.archives import archive_kind
-from pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError, redact_url
+from pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError, UniPicError, redact_url
 from pipeline.job import EditParams, Input, Job
-from pipeline.manifest_search import find
+from pipeline.manifest_search import find, format_of, no_manifest, suitable
 from pipeline.records import ManifestFile, Unit
 from pipeline.storage import FileInfo, Storage, relative
 
 FOOTER_THREADS = 16
 SHORT_TEXT = 200
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
+_WANTED = {"prompt": "text", "image": "paths, bytes or {bytes, path}"}
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+_NOT = {
+    "prompt": (pa.types.is_binary, pa.types.is_fixed_size_binary, pa.types.is_nested),
+    "image": (pa.types.is_list, pa.types.is_large_list),
 }
 OnProgress = Callable[[int, int], None]
 """Called with (files looked at, files in all)."""
@@ -83,9 +79,9 @@ def discover(
     """
     try:
         base, found = find(source.manifest, storage, outside=outside)
-        if source.format == "images" or (source.format == "auto" and not _suitable(found, "auto")):
+        if source.format == "images" or (source.format == "auto" and not suitable(found, "auto")):
             return _pictures(source, storage, base=base, found=found, listings=listings)
-        return _files(source, storage, base=base, found=_suitable(found, source.format), on_progress=on_progress)
+        return _files(source, storage, base=base, found=suitable(found, source.format), on_progress=on_progress)
     except StorageError as error:
         if error.retryable:
             raise
@@ -119,19 +115,29 @@ def bindings(job: Job) -> dict[str, str]:
 
 
 def check_columns(manifest: Manifest, job: Job) -> None:
-    """Raises ManifestError if a column the job reads or keeps is missing, or of another type in some file."""
+    """Raises ManifestError if a column the job reads or keeps is missing, or of another type in some file, or of a
+    type no cell of which can be what it is read as; all of them at once."""
+    if faults := column_faults(manifest, job):
+        raise together(faults, ManifestError)
+
+
+def column_faults(manifest: Manifest, job: Job) -> list[ManifestError]:
+    """What `check_columns` refuses, one by one."""
     needed = {column: f"as {role}" for role, column in bindings(job).items()}
     needed |= {column: "to keep" for column in job.input.keep if column not in needed}
-    there = manifest.schema.names
+    faults: list[ManifestError] = []
     for column, why in needed.items():
-        if column not in there:
-            near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
-            guess = f' Did you mean "{near[0]}"?' if near else ""
-            raise ManifestError(
-                f'The manifest has no column "{column}", which the job needs {why}; it has: {", ".join(there)}.{guess}',
-                remedy="Map it under input.columns.",
-            )
-        _check_same(manifest, column)
+        if column in manifest.schema.names:
+            faults += _differing(manifest, column)
+        else:
+            faults.append(_missing(column, why, manifest.schema.names))
+    return faults + [one for role, column in bindings(job).items() for one in _misfits(manifest, job, role, column)]
+
+
+def together(faults: Sequence[UniPicError], kind: type[UniPicError]) -> UniPicError:
+    """One error for all of `faults`, which are not none: the only one itself, or a `kind` with a line for each."""
+    lines = list(dict.fromkeys(str(fault) for fault in faults))
+    return faults[0] if len(lines) == 1 else kind("\n".join([f"{len(lines)} faults", *lines]))
 
 
 def read_unit(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:
@@ -162,12 +168,6 @@ def head(manifest: Manifest, n: int, storage: Storage) -> list[dict[str, object]
     return rows
 
 
-def _suitable(found: Sequence[FileInfo], wanted: str) -> list[FileInfo]:
-    if wanted != "auto":
-        return [info for info in found if len(found) == 1 or FORMATS.get(_suffix(info.uri)) == wanted] or list(found)
-    return [info for info in found if _suffix(info.uri) in FORMATS]
-
-
 def _files(
     source: Input, storage: Storage, *, base: str, found: Sequence[FileInfo], on_progress: OnProgress | None
 ) -> Manifest:
@@ -186,7 +186,8 @@ def _files(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if not any(file.rows for file in files):
-        raise EmptyManifest(f"The manifest {source.manifest} is empty: {len(files)} file(s), no rows.")
+        what = "a file without rows" if len(files) == 1 else f"{len(files)} files without rows"
+        raise EmptyManifest(f"The manifest {source.manifest} is empty: {what}.")
     schema, *others = schemas
     return Manifest(tuple(files), schema, others=tuple((schemas[other], other) for other in others))
 
@@ -194,7 +195,7 @@ def _files(
 def _look(
     info: FileInfo, *, storage: Storage, base: str, root: str | None, wanted: str
 ) -> tuple[ManifestFile, pa.Schema]:
-    file_format = FORMATS[_suffix(info.uri)] if wanted == "auto" else wanted
+    file_format = wanted if wanted != "auto" else format_of(info.uri) or ""
     file = ManifestFile(
         uri=info.uri,
         name=relative(info.uri, base),
@@ -231,7 +232,7 @@ def _pictures(
         if (now := picture_folder.find_replaced(name, table, pictures)) is not None:
             replaced.append(now)
     if not pictures and not earlier:
-        raise _no_manifest(source, found)
+        raise no_manifest(source.manifest, found)
     listing = picture_folder.make_listing([info for name, info in pictures.items() if name not in known], base)
     files = list(earlier)
     if listing is not None:
@@ -240,44 +241,58 @@ def _pictures(
     return Manifest(tuple(files), picture_folder.SCHEMA, listing, replaced=tuple(replaced))
 
 
-def _no_manifest(source: Input, found: Sequence[FileInfo]) -> ManifestError:
-    """Says what `found`, in which there is neither a manifest nor a picture, is instead."""
-    for info in found:
-        if kind := archive_kind(info.uri):
-            return ManifestError(
-                f"{info.uri} is {kind}, which is never opened.",
-                remedy="Unpack it, and name a manifest or the folder of pictures.",
-            )
-    endings = f"Manifests end in {', '.join(FORMATS)}, pictures in {', '.join(picture_folder.SUFFIXES)}"
-    if [info.uri.rpartition("/")[2] for info in found] == [source.manifest.rpartition("/")[2]]:
-        return ManifestError(
-            f"{source.manifest} is no manifest by its name.", remedy=f"{endings}; or set input.format."
-        )
-    return EmptyManifest(
-        f"{source.manifest} has neither a manifest nor pictures in it: {len(found)} other file(s).",
-        remedy=f"{endings}; or set input.format.",
-    )
-
-
 def _listing_file(uri: str, name: str, rows: int, size_bytes: int, root: str) -> ManifestFile:
     return ManifestFile(uri=uri, name=name, rows=rows, source_bytes=size_bytes, version="", root=root)
 
 
-def _check_same(manifest: Manifest, column: str) -> None:
+def _missing(column: str, why: str, there: Sequence[str]) -> ManifestError:
+    near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
+    message = f'The manifest has no column "{column}", which the job needs {why}; it has: {", ".join(there)}.'
+    if len(there) == 1 and text_manifests.looks_joined(there[0]):
+        return ManifestError(message, remedy=text_manifests.USE_COMMAS)
+    guess = f'Did you mean "{near[0]}"? ' if near else ""
+    return ManifestError(message, remedy=f"{guess}Map it under input.columns.")
+
+
+def _differing(manifest: Manifest, column: str) -> Iterator[ManifestError]:
+    """For each further schema in which the column is missing or of another type."""
     expected = manifest.schema.field(column).type
     for name, schema in manifest.others:
         if column not in schema.names:
-            raise ManifestError(f'{name} has no column "{column}", which other files of the manifest have.')
+            yield ManifestError(f'{name} has no column "{column}", which other files of the manifest have.')
+            continue
         found = schema.field(column).type
         if found != expected and not pa.types.is_null(found) and not pa.types.is_null(expected):
-            raise ManifestError(
+            yield ManifestError(
                 f'Column "{column}" is {found} in {name}, but {expected} in other files of the manifest.',
                 remedy="Write them with one schema, or run them as two jobs.",
             )
 
 
-def _suffix(uri: str) -> str:
-    return os.path.splitext(uri)[1].lower()
+def _misfits(manifest: Manifest, job: Job, role: str, column: str) -> Iterator[ManifestError]:
+    """For the first file in which no cell of the column can be what it is read as: every row would be rejected."""
+    if role not in _WANTED:
+        return  # an id may be anything, and a seed is a number or its digits
+    first = next((file.name for file in manifest.files if file.rows), "")
+    for name, schema in ((first, manifest.schema), *manifest.others):
+        if column not in schema.names:
+            continue
+        found = schema.field(column).type
+        wrong = any(is_one(found) for is_one in (*_NUMBERS, *_NOT[role]))
+        if wrong and role == "prompt" and pa.types.is_floating(found) and _has_own_text(job):
+            wrong = False  # nothing but missing texts becomes such a column in pandas, and the job's own stands in
+        if wrong:
+            yield ManifestError(
+                f'Column "{column}" is {found} in {name}; the job reads it as {role}, which must be {_WANTED[role]}.',
+                remedy=f"Map another column to {role} under input.columns, or write this one as {_WANTED[role]}.",
+            )
+            return
+
+
+def _has_own_text(job: Job) -> bool:
+    params = job.params
+    own = params.instruction if isinstance(params, EditParams) else getattr(params, "question", None)
+    return own is not None
 
 
 def _value(cell: pa.Scalar) -> object:

@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from pipeline import picture_folder
+from pipeline.archives import archive_kind
 from pipeline.errors import EmptyManifest, ManifestError
 from pipeline.storage import FileInfo, Storage, is_s3, local_path, relative
 
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+}
 OWN_FOLDERS = ("data", "rejected", "images", "_unipic")  # what a job writes below its output folder
 
 
@@ -30,6 +40,36 @@ def find(manifest: str, storage: Storage, *, outside: str = "") -> tuple[str, li
             remedy="Mend input.manifest or output.uri.",
         )
     return folder, others
+
+
+def format_of(uri: str) -> str | None:
+    """What the name says the file is; None where it says none of ours."""
+    return FORMATS.get(os.path.splitext(uri)[1].lower())
+
+
+def suitable(found: Sequence[FileInfo], wanted: str) -> list[FileInfo]:
+    """Those of `found` that are manifests of the format `wanted`, as far as names tell."""
+    if wanted != "auto":
+        return [info for info in found if len(found) == 1 or format_of(info.uri) == wanted] or list(found)
+    return [info for info in found if format_of(info.uri)]
+
+
+def no_manifest(manifest: str, found: Sequence[FileInfo]) -> ManifestError:
+    """Says what `found`, in which there is neither a manifest nor a picture, is instead."""
+    for info in found:
+        if kind := archive_kind(info.uri):
+            return ManifestError(
+                f"{info.uri} is {kind}, which is never opened.",
+                remedy="Unpack it, and name a manifest or the folder of pictures.",
+            )
+    endings = f"Manifests end in {', '.join(FORMATS)}, pictures in {', '.join(picture_folder.SUFFIXES)}"
+    if [info.uri.rpartition("/")[2] for info in found] == [manifest.rpartition("/")[2]]:
+        return ManifestError(f"{manifest} is no manifest by its name.", remedy=f"{endings}; or set input.format.")
+    others = f"{len(found)} other file{'' if len(found) == 1 else 's'}"
+    return EmptyManifest(
+        f"{manifest} has neither a manifest nor pictures in it: {others}.",
+        remedy=f"{endings}; or set input.format.",
+    )
 
 
 def _at(uri: str, storage: Storage) -> tuple[str, list[FileInfo]]:

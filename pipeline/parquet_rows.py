@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import ManifestError
 from pipeline.parquet_file import open_parquet
 from pipeline.records import Unit
-from pipeline.storage import FileInfo, Storage
+from pipeline.storage import FileInfo, Storage, is_s3
+from pipeline.storage_local import local_time, touch_command
 
 WHOLE_GROUP_BYTES = 32 * 2**20
 WHOLE_GROUP_ROWS = 2**17  # a dictionary can hide how large rows become
@@ -32,6 +33,7 @@ BATCH_BYTES = 16 * 2**20
 STREAM_BUFFER_BYTES = 4 * 2**20
 OPEN_CURSORS = 4
 OPEN_FILES = 8
+_MAGIC = b"PAR1"
 _PICKLED = "ray.data."  # Ray's extension types may unpickle what is in the file
 _PLAIN = {
     pa.large_string(): pa.string(),
@@ -46,8 +48,11 @@ def footer(info: FileInfo, storage: Storage) -> tuple[int, pa.Schema]:
     """Row count and plain schema of a file, from its footer. Raises ManifestError naming the file."""
     uri = info.uri
     with storage.open(uri, info=info) as file:
-        metadata = _named(uri, lambda: pq.read_metadata(file))
-        schema = _named(uri, metadata.schema.to_arrow_schema)
+        try:
+            metadata = pq.read_metadata(file)
+            schema = metadata.schema.to_arrow_schema()
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(uri, _footer_fault(file, info.size_bytes, error)) from error
     _refuse_pickled(uri, metadata, schema)
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise ManifestError(
@@ -91,9 +96,13 @@ def check_there(names: Sequence[str], columns: Sequence[str], uri: str) -> None:
 def check_version(uri: str, planned: str, found: str) -> None:
     """Raises ManifestError if the file is not the one that was planned ("": any)."""
     if planned and planned != found:
+        local = not is_s3(uri)
+        how = "modification time" if local else "version"
+        then, now = (local_time(one) if local else one for one in (planned, found))
+        same = f" If its bytes are the same: {touch_command(uri, planned)}" if local else ""
         raise ManifestError(
-            f"{uri} changed since the run was planned (version {planned} then, {found} now).",
-            remedy="A manifest must not change while it is read: write new rows to new files.",
+            f"{uri} changed since the run was planned: its {how} was {then}, now it is {now}.",
+            remedy=f"A manifest must not change while it is read: write new rows to new files.{same}",
         )
 
 
@@ -218,7 +227,29 @@ def _named(uri: str, call: Callable[[], T]) -> T:
     try:
         return call()
     except (pa.ArrowException, OSError, StopIteration) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ManifestError(
-            f"{uri} is not a readable Parquet file: {said}.", remedy="Write it again, or remove it."
-        ) from error
+        raise _unreadable(uri, _fault(error, "its rows cannot be decoded")) from error
+
+
+def _footer_fault(file: BinaryIO, size_bytes: int, error: Exception) -> str:
+    """Why there is no footer to read: Arrow's own words are about its insides."""
+    if not size_bytes:
+        return "it is empty"
+    file.seek(0)
+    begin = file.read(len(_MAGIC))
+    file.seek(max(0, size_bytes - len(_MAGIC)))
+    end = file.read(len(_MAGIC))
+    if begin == _MAGIC and end != _MAGIC:
+        return "its end is missing"
+    if end == b"PARE":
+        return "it is encrypted"
+    return _fault(error, "it does not begin and end like one" if end != _MAGIC else "its footer is damaged")
+
+
+def _fault(error: Exception, else_: str) -> str:
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return "it uses a kind of Parquet that is not supported here"
+    return error.strerror if isinstance(error, OSError) and error.strerror else else_
+
+
+def _unreadable(uri: str, why: str) -> ManifestError:
+    return ManifestError(f"{uri} is not a readable Parquet file: {why}.", remedy="Write it again, or remove it.")

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ManifestError
 from pipeline.parquet_file import read_parquet
-from pipeline.storage import FileInfo, relative
+from pipeline.storage import FileInfo, is_s3, relative
+from pipeline.storage_local import touch_command
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SCHEMA = pa.schema(
@@ -28,12 +29,14 @@ class Replaced:
         name: of the stored listing.
         rows: theirs, in it.
         pictures: their names.
+        mends: for each the command that gives it its time back, if nothing else tells it from what was listed, or "".
         listing: the listing's bytes with the pictures as they are now, each in its old row.
     """
 
     name: str
     rows: tuple[int, ...]
     pictures: tuple[str, ...]
+    mends: tuple[str, ...]
     listing: bytes
 
 
@@ -66,16 +69,18 @@ def find_replaced(name: str, listing: pa.Table, present: Mapping[str, FileInfo])
         None where every picture that is still there is the one that was listed.
     """
     images, sizes, versions = (listing.column(column).to_pylist() for column in ("image", "source_bytes", "version"))
-    rows = []
+    rows, mends = [], []
     for row, image in enumerate(images):
         info = present.get(image)
         if info is not None and (info.size_bytes, info.version) != (sizes[row], versions[row]):
             rows.append(row)
+            only_time = info.size_bytes == sizes[row] and not is_s3(info.uri)
+            mends.append(touch_command(info.uri, versions[row]) if only_time else "")
             sizes[row], versions[row] = info.size_bytes, info.version
     if not rows:
         return None
     now = _written(pa.table([listing.column("id"), listing.column("image"), sizes, versions], schema=SCHEMA))
-    return Replaced(name, tuple(rows), tuple(images[row] for row in rows), now)
+    return Replaced(name, tuple(rows), tuple(images[row] for row in rows), tuple(mends), now)
 
 
 def listing_name(listing: bytes) -> str:
@@ -87,7 +92,9 @@ def read_listing(listing: bytes) -> pa.Table:
     try:
         table = read_parquet(io.BytesIO(listing))
     except pa.ArrowException as error:
-        raise ManifestError(f"A stored listing of pictures cannot be read: {error}.") from error
+        raise ManifestError(
+            "A stored listing of pictures is damaged.", remedy="Restore _unipic/listings of the output."
+        ) from error
     if table.schema.names != SCHEMA.names:
         raise ManifestError(f"A stored listing of pictures has the columns {', '.join(table.schema.names)}.")
     return table

@@ -5,24 +5,27 @@ Whether the output can be written is tried with an object that is deleted again,
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.context import RunContext
-from pipeline.errors import OutputError
+from pipeline.errors import JobError, UniPicError
 from pipeline.id_count import LOOKED_AT_ROWS, IdCount, count_ids
 from pipeline.job import Job
 from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest, bindings, check_columns, head, units
+from pipeline.manifest import Manifest, bindings, column_faults, head, together, units
 from pipeline.parts import data_part, data_rows
 from pipeline.prepare import prepare
 from pipeline.records import ManifestFile
 from pipeline.replica import MakeEngine, Replica, UniPicEngine
+from pipeline.run_record import Run, removed
 from pipeline.storage import Storage
 from pipeline.supervisor import LocalDoor
 from pipeline.weights import CheckpointInfo, describe
 
 HEAD_ROWS = 3
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Plan:
     head: list[dict[str, Any]]
     output: str
     output_state: str
-    conditional_puts: bool | None
+    conditional_puts: bool
     checkpoint: CheckpointInfo
     notes: list[str]
     ids: IdCount | None = None
@@ -90,18 +93,14 @@ def plan(
         probe: also load a replica here and do the first unit that is left, to say what the job costs.
 
     Raises:
-        JobError: what `run` would refuse, `plan` refuses alike.
+        JobError: what `run` would refuse, `plan` refuses alike, all faults at once.
     """
-    info = describe(job.model.checkpoint, storage)
-    ledger = Ledger(job.output.uri, storage)
-    record = ledger.check_owner(job, info.digest)
-    manifest = ledger.discover(job)
-    check_columns(manifest, job)
+    info, manifest, ledger, record = _sound(job, storage)
     rows_per_unit = record.rows_per_unit if record else job.rows_per_unit
     done = ledger.done()
     ids = [unit.id for unit in units(manifest, rows_per_unit)]
     units_done = sum(one in done for one in ids)
-    conditional, notes = _output_notes(job, storage)
+    conditional = storage.conditional_puts(job.output.uri)
     column = job.input.columns.id
     id_count = count_ids(manifest, column, storage, most_rows=None if all_ids else LOOKED_AT_ROWS) if column else None
     return Plan(
@@ -120,23 +119,54 @@ def plan(
         output_state="new" if record is None else "done" if units_done == len(ids) else "begun",
         conditional_puts=conditional,
         checkpoint=info,
-        notes=notes,
+        notes=_notes(manifest, record, conditional=conditional),
         ids=id_count,
         probe=_probe(job, manifest, rows_per_unit, done, info, make_engine) if probe else None,
     )
 
 
-def _output_notes(job: Job, storage: Storage) -> tuple[bool | None, list[str]]:
-    try:
-        storage.check_writable(job.output.uri)
-    except OutputError as error:
-        return None, [str(error)]
-    if storage.conditional_puts(job.output.uri):
-        return True, []
-    return False, [
-        "This store ignores put-if-absent. Two runs of the job at once stay safe all the same: "
-        "they write the same bytes to the same names."
-    ]
+def _sound(job: Job, storage: Storage) -> tuple[CheckpointInfo, Manifest, Ledger, Run | None]:
+    """Checkpoint, manifest, output and what was recorded there, held against one another.
+
+    Raises:
+        JobError: all at once that `run` would refuse one after the other.
+    """
+    faults: list[UniPicError] = []
+
+    def tried(call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except UniPicError as error:
+            if error.retryable:  # it says nothing of the job
+                raise
+            faults.append(error)
+            return None
+
+    ledger = Ledger(job.output.uri, storage)
+    info = tried(lambda: describe(job.model.checkpoint, storage))
+    manifest = tried(lambda: ledger.discover(job))
+    if manifest is not None:
+        faults += column_faults(manifest, job)
+    record = tried(lambda: ledger.check_owner(job, info.digest)) if info is not None else None
+    if record is not None and manifest is not None:
+        tried(lambda: ledger.check_unchanged(record, manifest, job))
+    tried(lambda: storage.check_writable(job.output.uri))
+    if faults or info is None or manifest is None:
+        raise together(faults, JobError)
+    return info, manifest, ledger, record
+
+
+def _notes(manifest: Manifest, record: Run | None, *, conditional: bool) -> list[str]:
+    notes = []
+    if record is not None and (gone := removed(record, manifest)):
+        files = "1 manifest file is" if len(gone) == 1 else f"{len(gone)} manifest files are"
+        notes.append(f"{files} gone; {'its' if len(gone) == 1 else 'their'} rows stay until `unipic prune`")
+    if not conditional:
+        notes.append(
+            "This store ignores put-if-absent. Two runs of the job at once stay safe all the same: "
+            "they write the same bytes to the same names."
+        )
+    return notes
 
 
 def _probe(

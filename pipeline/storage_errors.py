@@ -88,6 +88,20 @@ def from_system(error: OSError, path: str) -> StorageError:
     return StorageError(f"{path} could not be used: {reason}.")
 
 
+def from_system_write(error: OSError, path: str, in_the_way: str | None) -> StorageError:
+    """`from_system` of a write, to which nothing need be there before.
+
+    Args:
+        in_the_way: a file where a folder above `path` has to be, if there is one.
+    """
+    if in_the_way is not None:
+        remedy = "Choose a folder that is one or can be made, or move that file away."
+        return StorageError(f"{in_the_way} is a file, not a folder.", remedy=remedy)
+    if error.errno in _MISSING:
+        return StorageError(f"No file or folder can be made at {path}.", remedy="Choose another folder.")
+    return from_system(error, path)
+
+
 def from_request(error: BaseException, uri: str) -> StorageError | None:
     """The house's error for one of botocore's, aiohttp's or the socket's; None for one that is not about storage."""
     import aiohttp

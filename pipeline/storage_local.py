@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 from pipeline.errors import ObjectMissing
-from pipeline.storage_errors import from_system, too_many_bytes
+from pipeline.storage_errors import from_system, from_system_write, too_many_bytes
 
 FOLDER_TRIES = 4
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -57,7 +59,7 @@ def write(path: str, data: bytes) -> None:
             raise
         _sync_folder(os.path.dirname(path))
     except OSError as error:
-        raise from_system(error, path) from error
+        raise from_system_write(error, path, _in_the_way(path)) from error
 
 
 def create(path: str, data: bytes) -> bool:
@@ -77,16 +79,17 @@ def create(path: str, data: bytes) -> bool:
         _sync_folder(os.path.dirname(path))
         return True
     except OSError as error:
-        raise from_system(error, path) from error
+        raise from_system_write(error, path, _in_the_way(path)) from error
 
 
 def make_folders(path: str) -> list[str]:
     """Make the folder and those above it; the ones that were not there before, outermost first."""
     made: list[str] = []
     missing: list[str] = []
-    while path and not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path.rstrip("/"))
+    above = path
+    while above and not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above.rstrip("/"))
     try:
         for folder in reversed(missing):
             with suppress(FileExistsError):  # another process was first; a file in the way shows as soon as it is used
@@ -94,7 +97,7 @@ def make_folders(path: str) -> list[str]:
                 made.append(folder)
     except OSError as error:
         remove_folders(made)
-        raise from_system(error, path) from error
+        raise from_system_write(error, path, _in_the_way(f"{path}/")) from error
     return made
 
 
@@ -110,7 +113,7 @@ def remove_folders(made: Sequence[str]) -> None:
 def delete(path: str) -> None:
     try:
         os.unlink(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise from_system(error, path) from error
@@ -122,7 +125,7 @@ def walk(folder: str, *, recursive: bool) -> Iterator[tuple[str, int, str]]:
         with os.scandir(folder) as found:
             # A folder sorts by what its files' paths begin with: "a.txt" comes before "a/b".
             entries = sorted(found, key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise from_system(error, folder) from error
@@ -134,6 +137,26 @@ def walk(folder: str, *, recursive: bool) -> Iterator[tuple[str, int, str]]:
             with suppress(FileNotFoundError):  # deleted since the folder was read
                 facts = entry.stat()
                 yield entry.path, facts.st_size, str(facts.st_mtime_ns)
+
+
+def local_time(version: str) -> str:
+    """A file's version as people read it, to the nanosecond."""
+    seconds, ns = divmod(int(version), 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{ns:09d} UTC"
+
+
+def touch_command(path: str, version: str) -> str:
+    """What gives a file the modification time back that it had in `version`."""
+    seconds, ns = divmod(int(version), 10**9)
+    return f"touch -d @{seconds}.{ns:09d} {shlex.quote(path)}"
+
+
+def _in_the_way(path: str) -> str | None:
+    """The file that is where a folder above `path` has to be."""
+    folder = os.path.dirname(path)
+    while folder and not os.path.lexists(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder if folder and not os.path.isdir(folder) else None
 
 
 def _leads_up(link: str) -> bool:

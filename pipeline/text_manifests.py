@@ -29,6 +29,17 @@ CHUNK_ROWS = 50_000
 CACHED_FILES = 4
 CACHED_BYTES = 2**30
 
+USE_COMMAS = "Its columns look joined: in a CSV manifest, columns are separated by commas."
+_JSON_FAULTS = {
+    "Expecting value": "a value is missing there",
+    "Extra data": "there is something after its end",
+    "Expecting property name enclosed in double quotes": "a name in double quotes is missing there",
+    "Expecting ':' delimiter": "a colon is missing there",
+    "Expecting ',' delimiter": "a comma is missing there",
+    "Unterminated string starting at": "the text that begins there has no end",
+    "Invalid control character at": "a control character stands in a text there",
+}
+
 _lock = threading.Lock()
 _tables: OrderedDict[tuple[str, str, str], pa.Table] = OrderedDict()
 
@@ -61,7 +72,7 @@ def _read(file: ManifestFile, storage: Storage) -> pa.Table:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{file.uri} is not UTF-8 text: byte {error.start:,} is not.") from error
+        raise _not_utf8(file.uri, data, error) from error
     rows = _json_rows(text, file.uri) if file.format == "json" else _jsonl_rows(text, file.uri)
     return _table(rows, file.uri)
 
@@ -70,10 +81,7 @@ def _csv(data: bytes, uri: str) -> pa.Table:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if not data.strip():
         raise ManifestError(f"{uri} is empty: it has not even a line of column names.")
-    try:
-        names = next(csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{uri} is not UTF-8 text with a line of column names: {error}.") from error
+    names = _column_names(data, uri)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ManifestError(f"{uri} has several columns called {', '.join(twice)}.")
@@ -87,14 +95,73 @@ def _csv(data: bytes, uri: str) -> pa.Table:
             ),
         )
     except pa.ArrowException as error:
-        raise ManifestError(f"{uri} is not a readable CSV file: {error}.") from error
+        raise _csv_fault(data, uri, names) from error
+
+
+def looks_joined(name: str) -> bool:
+    """Whether a column's name looks like several, of a CSV file with other separators than commas."""
+    return any(mark in name for mark in ";\t|")
+
+
+def _column_names(data: bytes, uri: str) -> list[str]:
+    try:
+        return next(csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")))
+    except UnicodeDecodeError as error:
+        raise _csv_fault(data, uri, []) from error
+    except csv.Error as error:
+        raise ManifestError(f"{uri} does not begin with a line of column names.", remedy="Write it again.") from error
+
+
+def _csv_fault(data: bytes, uri: str, names: Sequence[str]) -> ManifestError:
+    """Why the file cannot be read, looked for from its beginning."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        return _not_utf8(uri, data, error)
+    rows = csv.reader(io.StringIO(text, newline=""))
+    try:
+        for row in rows:
+            if row and len(row) != len(names):
+                cells, columns = _count(len(row), "cell"), _count(len(names), "column")
+                if len(names) == 1 and looks_joined(names[0]):
+                    remedy = USE_COMMAS
+                elif len(row) > len(names):
+                    remedy = 'A text with a comma in it stands in double quotes: "a, b".'
+                else:
+                    remedy = "Look for a comma that is missing, or a double quote that is never closed."
+                said = f"{uri}, line {rows.line_num:,} has {cells}, but the first line names {columns}."
+                return ManifestError(said, remedy=remedy)
+    except csv.Error:  # such as a cell too long for this reader: then the file's fault is told without its place
+        pass
+    return ManifestError(f"{uri} is not a readable CSV file.", remedy="Look for a double quote that is never closed.")
+
+
+def _not_utf8(uri: str, data: bytes, error: UnicodeDecodeError) -> ManifestError:
+    line = data.count(b"\n", 0, error.start) + 1
+    return ManifestError(
+        f"{uri} is not UTF-8 text: byte {error.start + 1:,}, in line {line:,}, is not.", remedy="Save it as UTF-8."
+    )
+
+
+def _not_json(uri: str, error: Exception, line: int | None = None) -> ManifestError:
+    """Args: line: of the file, where it was parsed line by line."""
+    if not isinstance(error, json.JSONDecodeError):
+        where = uri if line is None else f"{uri}, line {line:,}"
+        how = "it is nested too deeply" if isinstance(error, RecursionError) else "a number in it has too many digits"
+        return ManifestError(f"{where} is not JSON that can be read: {how}.")
+    where = f"{uri}, line {error.lineno if line is None else line:,}, column {error.colno:,}"
+    return ManifestError(f"{where} is not JSON: {_JSON_FAULTS.get(error.msg, 'it cannot go on like that')}.")
+
+
+def _count(number: int, one: str) -> str:
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
 
 
 def _json_rows(text: str, uri: str) -> Iterator[dict[str, Any]]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{uri} is not JSON: {error}.") from error
+        raise _not_json(uri, error) from error
     if not isinstance(values, list):
         raise ManifestError(f"{uri} holds a JSON {_kind(values)}; a manifest is a list of objects or of texts.")
     for number, value in enumerate(values):
@@ -108,7 +175,7 @@ def _jsonl_rows(text: str, uri: str) -> Iterator[dict[str, Any]]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ManifestError(f"{uri}, line {number} is not JSON: {error}.") from error
+            raise _not_json(uri, error, number) from error
         yield _row(value, f"{uri}, line {number}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_a_missing_manifest_is_refused(tmp_path: Path, name: str) -> None:
 def test_an_empty_manifest_is_refused_as_empty(tmp_path: Path) -> None:
     write(tmp_path / "m/x.parquet", 0)
     (tmp_path / "m/y.csv").write_text("prompt\n")
-    with pytest.raises(EmptyManifest, match=r"is empty: 2 file\(s\), no rows"):
+    with pytest.raises(EmptyManifest, match="is empty: 2 files without rows"):
         found(tmp_path / "m")
     (tmp_path / "folder").mkdir()
     with pytest.raises(EmptyManifest, match=r"folder .* is empty"):
@@ -124,6 +125,25 @@ def test_an_empty_manifest_is_refused_as_empty(tmp_path: Path) -> None:
     (tmp_path / "folder/notes.txt").write_text("x")
     with pytest.raises(EmptyManifest, match="neither a manifest nor pictures"):
         found(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda good: b"", "it is empty"),
+        (lambda good: good[:-9], "its end is missing"),
+        (lambda good: b"key,text and no Parquet at all", "it does not begin and end like one"),
+        (lambda good: good[:-60] + b"x" * 52 + good[-8:], "its footer is damaged"),
+        (lambda good: b"PAR1" + b"x" * (len(good) // 4) + good[len(good) // 4 + 4 :], "its rows cannot be decoded"),
+    ],
+)
+def test_what_is_wrong_with_a_parquet_file_is_told_in_words_of_our_own(
+    tmp_path: Path, change: Callable[[bytes], bytes], why: str
+) -> None:
+    write(tmp_path / "bad.parquet", 1000)
+    (tmp_path / "bad.parquet").write_bytes(change((tmp_path / "bad.parquet").read_bytes()))
+    with pytest.raises(ManifestError, match=rf"bad\.parquet is not a readable Parquet file: {why}\. Write it again"):
+        rows_of(found(tmp_path), ["id", "prompt", "n"])
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "footer"])

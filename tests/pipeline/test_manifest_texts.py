@@ -72,12 +72,16 @@ def test_csv_columns_are_text_as_written(tmp_path: Path) -> None:
         ("m.json", '{"prompt": "x"}', "holds a JSON object; a manifest is a list"),
         ("m.json", '["a", 3]', "item 1 is a JSON number"),
         ("m.json", "[" * 100_000, "is not JSON"),
-        ("m.jsonl", '{"prompt": "x"}\n{"prompt"', "line 2 is not JSON"),
+        ("m.json", f"[{'9' * 5000}]", "m.json is not JSON that can be read: a number in it has too many digits"),
+        ("m.json", "[1\n2]", "line 2, column 1 is not JSON: a comma is missing there"),
+        ("m.jsonl", '{"prompt": "x"}\n{"prompt"', "line 2, column 10 is not JSON: a colon is missing there"),
         ("m.jsonl", "null", "line 1 is a JSON null"),
         ("m.jsonl", '{"prompt": "\\ud800"}', "half a surrogate pair"),
         ("m.csv", "", "is empty"),
         ("m.csv", "a,a\n1,2\n", "several columns called a"),
-        ("m.csv", "a,b\n1,2,3\n", "not a readable CSV file"),
+        ("m.csv", "a,b\n1,2\n\n1,2,3\n", "line 4 has 3 cells, but the first line names 2 columns. A text with a comma"),
+        ("m.csv", 'a,b\n"1,2\n', "line 2 has 1 cell, .* a double quote that is never closed"),
+        ("m.csv", "key;text\n1;a, b\n", "line 2 has 2 cells, but the first line names 1 column.*separated by commas"),
     ],
 )
 def test_a_faulty_text_manifest_is_refused_with_its_place(tmp_path: Path, name: str, text: str, fault: str) -> None:
@@ -88,9 +92,12 @@ def test_a_faulty_text_manifest_is_refused_with_its_place(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["m.json", "m.jsonl", "m.csv"])
-def test_a_text_manifest_that_is_not_utf8_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b'prompt\n"caf\xe9"\n')
-    with pytest.raises(ManifestError, match=name):
+@pytest.mark.parametrize("before", ["", "p" * 100_000])
+def test_a_text_manifest_that_is_not_utf8_is_refused_with_its_byte_and_line(
+    tmp_path: Path, name: str, before: str
+) -> None:
+    (tmp_path / name).write_bytes(b'"prompt"\n"' + before.encode() + b'caf\xe9"\n')
+    with pytest.raises(ManifestError, match=rf"{name} is not UTF-8 text: byte {14 + len(before):,}, in line 2, is not"):
         found(tmp_path / name)
 
 

@@ -205,6 +205,27 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
         Storage().check_writable(f"{tmp_path}/file/below")
 
 
+def test_a_file_where_a_folder_has_to_be_is_named_with_what_to_do(tmp_path: Path) -> None:
+    storage, file = Storage(), tmp_path / "good.yaml"
+    file.write_bytes(b"")
+    words = r"good\.yaml is a file, not a folder\. Choose a folder that is one"
+    for folder in (file, file / "below", file / "far" / "below"):
+        with pytest.raises(OutputError, match=words):
+            storage.check_writable(str(folder))
+        with pytest.raises(StorageError, match=words):
+            storage.write(f"{folder}/x", b"1")
+        with pytest.raises(StorageError, match=words):
+            storage.put_if_absent(f"{folder}/x", b"1")
+        assert list(storage.list(str(folder))) == [] and not storage.exists(f"{folder}/x")
+        storage.delete(f"{folder}/x")
+    assert file.read_bytes() == b""
+
+
+def test_a_place_that_takes_no_folders_is_not_said_to_hold_nothing() -> None:
+    with pytest.raises(OutputError, match=r"No file or folder can be made at /proc/nowrite.* Choose another folder"):
+        Storage().check_writable("/proc/nowrite")
+
+
 def test_a_missing_bucket_says_what_to_do(moto: object) -> None:
     storage = _client(moto.endpoint_url)  # type: ignore[attr-defined]
     with pytest.raises(OutputError, match=r"no bucket no-such-bucket-here.*Create it"):
