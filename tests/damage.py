@@ -21,6 +21,14 @@ def prompts(root: Path, *names: str, rows: int = 10) -> None:
         write_prompts(root / "manifest" / f"{name}.parquet", [f"{name} {n}" for n in range(rows)])
 
 
+def two_files(root: Path) -> Job:
+    """A finished job over two manifest files, 10 rows and two units each."""
+    prompts(root, "a", "b")
+    job = make_job(root)
+    run_here(job)
+    return job
+
+
 def pictures(root: Path, count: int = 10) -> Job:
     """A finished caption job over a folder of pictures."""
     (root / "pics").mkdir(parents=True)

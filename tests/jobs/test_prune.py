@@ -14,20 +14,14 @@ from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.storage import Storage
 from pipeline.verify import verify
-from tests.damage import prompts, tree
-from tests.fakes import make_job
-from tests.inprocess import run_here
+from tests.damage import prompts, tree, two_files
 
 Prune = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """Two manifest files, 10 rows each."""
-    prompts(tmp_path, "a", "b")
-    job = make_job(tmp_path)
-    run_here(job)
-    return job
+    return two_files(tmp_path)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from tests.damage import (
     plan_of,
     prompts,
     tree,
+    two_files,
 )
 from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, receipts
 from tests.inprocess import run_here
@@ -39,11 +40,7 @@ from tests.inprocess import run_here
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """Two manifest files, 10 rows and two units each."""
-    prompts(tmp_path, "a", "b")
-    job = make_job(tmp_path)
-    run_here(job)
-    return job
+    return two_files(tmp_path)
 
 
 def test_an_output_whose_pictures_stand_beside_it_verifies_from_any_folder_and_wherever_it_was_moved(

@@ -28,6 +28,7 @@ from tests.damage import (
     pictures,
     plan_of,
     prompts,
+    two_files,
 )
 from tests.fakes import BrokenEngine, FakeEngine, all_rows, make_job, receipts, write_prompts
 from tests.inprocess import retry_here, run_here
@@ -35,11 +36,7 @@ from tests.inprocess import retry_here, run_here
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """Two manifest files, 10 rows and two units each."""
-    prompts(tmp_path, "a", "b")
-    job = make_job(tmp_path)
-    run_here(job)
-    return job
+    return two_files(tmp_path)
 
 
 class Seen(FakeEngine):
