@@ -44,7 +44,7 @@ app = typer.Typer(
 
 \b
 First steps:
-  unipic init-tiny checkpoints/tiny         a small random checkpoint, for trials
+  unipic evaluate shapes --sample 20        what the small checkpoint that ships can do
   unipic plan configs/generate.yaml         what a job would do, and every fault it has
   unipic run  configs/generate.yaml         do it; the same command resumes it
   unipic status s3://datasets/pictures      how it stands, read from its output

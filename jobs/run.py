@@ -90,7 +90,7 @@ def _told(result: Result) -> int:
     """Prints how the run ended; returns its exit code."""
     rows = f"{result.ok:,} of {count(result.rows, 'row')} ok, {result.rejected:,} rejected"
     new = result.ok + result.rejected - result.earlier
-    pace = f"{duration(result.seconds)}, {rate(new / result.seconds, 'rows')}" if result.seconds > 0 else "0 s"
+    pace = f"{duration(result.seconds)}, {rate(new / result.seconds, 'rows')}" if new and result.seconds > 0 else "none"
     words = {"done": "done", "rejected": "too many rows rejected", "stopped": "stopped early"}
     typer.echo(f"{words[result.outcome]}: {rows} ({result.earlier:,} from earlier runs; this one {pace})")
     if result.message:
