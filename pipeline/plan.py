@@ -19,6 +19,7 @@ from pipeline.parts import data_part, data_rows
 from pipeline.prepare import prepare
 from pipeline.records import ManifestFile
 from pipeline.replica import MakeEngine, Replica, UniPicEngine
+from pipeline.run import _read_a_row_of_each_schema
 from pipeline.run_record import Run, removed
 from pipeline.storage import Storage
 from pipeline.supervisor import LocalDoor
@@ -93,7 +94,8 @@ def plan(
         probe: also load a replica here and do the first unit that is left, to say what the job costs.
 
     Raises:
-        JobError: what `run` would refuse, `plan` refuses alike, all faults at once.
+        JobError: what `run` would refuse, `plan` refuses alike, all faults at once; save weights that do not match
+            their digests, which it does not read.
     """
     info, manifest, ledger, record = _sound(job, storage)
     rows_per_unit = record.rows_per_unit if record else job.rows_per_unit
@@ -146,7 +148,10 @@ def _sound(job: Job, storage: Storage) -> tuple[CheckpointInfo, Manifest, Ledger
     info = tried(lambda: describe(job.model.checkpoint, storage))
     manifest = tried(lambda: ledger.discover(job))
     if manifest is not None:
-        faults += column_faults(manifest, job)
+        wrong = column_faults(manifest, job)
+        faults += wrong
+        if not wrong:
+            tried(lambda: _read_a_row_of_each_schema(manifest, job, storage))
     record = tried(lambda: ledger.check_owner(job, info.digest)) if info is not None else None
     if record is not None and manifest is not None:
         tried(lambda: ledger.check_unchanged(record, manifest, job))

@@ -84,6 +84,16 @@ def test_a_place_that_cannot_be_written_is_refused_by_plan_and_run_alike(tmp_pat
     both_refuse(make_job(tmp_path, output__uri="/proc/nowrite"), OutputError, "^/proc/nowrite cannot be written: ")
 
 
+def test_rows_that_cannot_be_decoded_in_a_file_of_another_schema_are_refused_by_plan_and_run_alike(
+    tmp_path: Path,
+) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["p"] * 3)
+    file = write_prompts(tmp_path / "manifest" / "b.parquet", ["q"] * 100, more=[1] * 100)
+    data = file.read_bytes()
+    file.write_bytes(b"PAR1" + b"x" * 300 + data[304:])
+    both_refuse(make_job(tmp_path), ManifestError, r"b\.parquet is not a readable Parquet file: its rows cannot be")
+
+
 def test_a_manifest_file_that_is_gone_is_noted(tmp_path: Path) -> None:
     job, _ = done_job(tmp_path)
     write_prompts(tmp_path / "manifest" / "b.parquet", ["q"])

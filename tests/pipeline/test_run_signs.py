@@ -109,9 +109,9 @@ def test_lines_of_rays_native_side_are_known_by_their_form(place: str) -> None:
     assert NATIVE_LINE.match(f"[2026-01-31 12:00:00,000 E 123 456] (unipic) {place}: Failed to connect".encode())
 
 
-@pytest.mark.parametrize("room", ["store", "nowhere"])
+@pytest.mark.parametrize(("room", "stacks"), [("store", "_unipic/reports"), ("nowhere", "is a file, not a folder")])
 def test_a_process_that_leaves_over_a_slow_micro_batch_says_so(
-    room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    room: str, stacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"])
     unit, context = first_unit(make_job(tmp_path, limits__batch_timeout_s=2.5))
@@ -123,7 +123,7 @@ def test_a_process_that_leaves_over_a_slow_micro_batch_says_so(
     said = capsys.readouterr().err
     assert left == [1]
     assert f"error: no answer for rows 0 to 1 of unit {unit.id} within 2.5 s: this process ends" in said
-    assert "limits.batch_timeout_s" in said and "_unipic/reports" in said
+    assert "limits.batch_timeout_s" in said and stacks in said
 
 
 def test_an_evaluations_option_that_no_job_takes_is_a_sentence(
