@@ -125,12 +125,16 @@ def column_faults(manifest: Manifest, job: Job) -> list[ManifestError]:
     """What `check_columns` refuses, one by one."""
     needed = {column: f"as {role}" for role, column in bindings(job).items()}
     needed |= {column: "to keep" for column in job.input.keep if column not in needed}
+    there = manifest.schema.names
+    alone = manifest.files[0].format == "csv" and len(there) == 1 and there[0] not in needed
+    if alone and text_manifests.looks_joined(there[0]):
+        return [ManifestError(f'The manifest has but one column, "{there[0]}".', remedy=text_manifests.USE_COMMAS)]
     faults: list[ManifestError] = []
     for column, why in needed.items():
-        if column in manifest.schema.names:
+        if column in there:
             faults += _differing(manifest, column)
         else:
-            faults.append(_missing(column, why, manifest.schema.names))
+            faults.append(_missing(column, why, there))
     return faults + [one for role, column in bindings(job).items() for one in _misfits(manifest, job, role, column)]
 
 
@@ -248,8 +252,6 @@ def _listing_file(uri: str, name: str, rows: int, size_bytes: int, root: str) ->
 def _missing(column: str, why: str, there: Sequence[str]) -> ManifestError:
     near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
     message = f'The manifest has no column "{column}", which the job needs {why}; it has: {", ".join(there)}.'
-    if len(there) == 1 and text_manifests.looks_joined(there[0]):
-        return ManifestError(message, remedy=text_manifests.USE_COMMAS)
     guess = f'Did you mean "{near[0]}"? ' if near else ""
     return ManifestError(message, remedy=f"{guess}Map it under input.columns.")
 

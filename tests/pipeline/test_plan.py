@@ -200,8 +200,14 @@ def test_a_column_of_nothing_but_missing_texts_as_pandas_writes_it_leaves_the_jo
 def test_a_csv_file_with_other_separators_is_told_that_it_is_commas(tmp_path: Path) -> None:
     for mark in ";\t|":
         (tmp_path / "m.csv").write_text(f"key{mark}text\n1{mark}a\n")
-        job = make_job(tmp_path, input__manifest=str(tmp_path / "m.csv"), input__columns={"prompt": "text"})
-        both_refuse(job, ManifestError, r'no column "text", .* columns are separated by commas\.$')
+        job = make_job(tmp_path, input__manifest=str(tmp_path / "m.csv"))
+        both_refuse(job, ManifestError, r'^The manifest has but one column, "key.text"\. .* are separated by commas\.$')
+
+
+def test_a_single_csv_column_with_a_bar_in_its_name_may_be_mapped(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("text|long\na\n")
+    columns = {"prompt": "text|long"}
+    assert plan(make_job(tmp_path, input__manifest=str(tmp_path / "m.csv"), input__columns=columns), STORAGE).rows == 1
 
 
 # --- what counts as changed ------------------------------------------------------------------------------------
