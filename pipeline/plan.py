@@ -19,8 +19,8 @@ from pipeline.parts import data_part, data_rows
 from pipeline.prepare import prepare
 from pipeline.records import ManifestFile
 from pipeline.replica import MakeEngine, Replica, UniPicEngine
-from pipeline.run import _read_a_row_of_each_schema
-from pipeline.run_record import Run, removed
+from pipeline.run import read_a_row_of_each_schema
+from pipeline.run_record import Run, removed, rows_stay
 from pipeline.storage import Storage
 from pipeline.supervisor import LocalDoor
 from pipeline.weights import CheckpointInfo, describe
@@ -151,7 +151,7 @@ def _sound(job: Job, storage: Storage) -> tuple[CheckpointInfo, Manifest, Ledger
         wrong = column_faults(manifest, job)
         faults += wrong
         if not wrong:
-            tried(lambda: _read_a_row_of_each_schema(manifest, job, storage))
+            tried(lambda: read_a_row_of_each_schema(manifest, job, storage))
     record = tried(lambda: ledger.check_owner(job, info.digest)) if info is not None else None
     if record is not None and manifest is not None:
         tried(lambda: ledger.check_unchanged(record, manifest, job))
@@ -164,8 +164,7 @@ def _sound(job: Job, storage: Storage) -> tuple[CheckpointInfo, Manifest, Ledger
 def _notes(manifest: Manifest, record: Run | None, *, conditional: bool) -> list[str]:
     notes = []
     if record is not None and (gone := removed(record, manifest)):
-        files = "1 manifest file is" if len(gone) == 1 else f"{len(gone)} manifest files are"
-        notes.append(f"{files} gone; {'its' if len(gone) == 1 else 'their'} rows stay until `unipic prune`")
+        notes.append(rows_stay(gone))
     if not conditional:
         notes.append(
             "This store ignores put-if-absent. Two runs of the job at once stay safe all the same: "

@@ -12,13 +12,14 @@ from pipeline.driver import Driver
 from pipeline.events import emit
 from pipeline.graph import FINISH_CPUS, PREPARE_CPUS, cluster
 from pipeline.job import Job
-from pipeline.ledger import Ledger, removed
+from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, bindings, check_columns, read_unit
 from pipeline.progress import OnProgress, Progress, Result
 from pipeline.ray_exposure import exposure
 from pipeline.records import Unit
 from pipeline.replica import MakeEngine, UniPicEngine
 from pipeline.room import check_room
+from pipeline.run_record import removed, rows_stay
 from pipeline.storage import Storage
 from pipeline.weights import describe, verify
 
@@ -34,14 +35,14 @@ def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]
     ledger.check_owner(job, info.digest)
     manifest = ledger.discover(job)
     check_columns(manifest, job)
-    _read_a_row_of_each_schema(manifest, job, storage)
+    read_a_row_of_each_schema(manifest, job, storage)
     storage.check_writable(job.output.uri)
     if "://" not in job.model.checkpoint:
         verify(info, storage)  # a remote one is checked as each machine fetches it
     return RunContext(job, info.digest, manifest.columns), manifest, ledger
 
 
-def _read_a_row_of_each_schema(manifest: Manifest, job: Job, storage: Storage) -> None:
+def read_a_row_of_each_schema(manifest: Manifest, job: Job, storage: Storage) -> None:
     """Hold what the footers say against the files' bytes. The other formats were read whole when they were found."""
     columns = [column for role, column in bindings(job).items() if role != "image"]
     further = {name for name, _ in manifest.others}
@@ -86,7 +87,7 @@ def run(
     if retry_rejected:
         driver.take_back(list(ledger.retries(manifest.files)))
     if only is None and (gone := removed(record, manifest)):
-        driver.note(f"{len(gone)} manifest files are gone; their rows stay until `unipic prune`")
+        driver.note(rows_stay(gone))
     if driver.units_left and not driver.asked_to_stop():
         result = _drive(driver, job, address=address, verbose=verbose, make_engine=make_engine)
     else:

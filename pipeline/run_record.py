@@ -113,6 +113,12 @@ def removed(run: Run, manifest: Manifest) -> list[ManifestFile]:
     return [one for one in run.files if one.name not in names]
 
 
+def rows_stay(gone: Sequence[ManifestFile]) -> str:
+    """What a run or a plan says of manifest files that were removed."""
+    named = ", ".join(one.name for one in gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
+    return f"gone from the manifest: {named}; what was made of them stays until `unipic prune`"
+
+
 def changed(before: Sequence[ManifestFile], now: Sequence[ManifestFile]) -> list[ManifestFile]:
     """Files that changed under their name. A listing has no version: it is ours, and says itself what changed."""
     known = {one.name: one for one in before}

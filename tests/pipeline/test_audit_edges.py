@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
-from pipeline import replica
 from pipeline.export import export
 from pipeline.job import Job
 from pipeline.repair import Redo, repair
-from pipeline.replay import replay, replay_sample
+from pipeline.replay import Replayer, replay, replay_sample
 from pipeline.status import status
 from pipeline.storage import Storage
 from pipeline.trace import trace
@@ -206,9 +205,14 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def fake_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(replica.UniPicEngine, "__new__", lambda _, context: FakeEngine(context))
-    yield
+def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands replay with the engine that made the rows."""
+    begin = Replayer.__init__
+
+    def with_fake(self: Replayer, output_uri: str, storage: Storage, **_: object) -> None:
+        begin(self, output_uri, storage, make_engine=FakeEngine)
+
+    monkeypatch.setattr(Replayer, "__init__", with_fake)
 
 
 def test_verify_prints_its_report_and_names_what_it_leaves_before_and_after_a_repair(

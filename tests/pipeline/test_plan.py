@@ -100,7 +100,9 @@ def test_a_manifest_file_that_is_gone_is_noted(tmp_path: Path) -> None:
     run_here(job)
     assert plan(job, STORAGE).notes == []
     (tmp_path / "manifest" / "a.parquet").unlink()
-    assert plan(job, STORAGE).notes == ["1 manifest file is gone; its rows stay until `unipic prune`"]
+    assert plan(job, STORAGE).notes == [
+        "gone from the manifest: a.parquet; what was made of them stays until `unipic prune`"
+    ]
 
 
 def test_a_plan_tells_every_fault_at_once_each_with_its_remedy(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_rows_of_a_removed_file_stay_until_they_are_pruned(tmp_path: Path) -> No
     (tmp_path / "manifest" / "b.parquet").unlink()
     notes: list[str] = []
     run(job, make_engine=FakeEngine, on_progress=lambda progress: notes.extend(progress.notes))
-    assert "1 manifest files are gone" in notes[0]
+    assert notes[0].startswith("gone from the manifest: b.parquet;")
     assert sorted(row["prompt"] for row in all_rows(job)) == ["a", "b"]
     ledger = Ledger(job.output.uri, Storage(job.storage))
     assert [one.name for one in ledger.prune(ledger.discover(job))] == ["b.parquet"]
