@@ -24,8 +24,9 @@ def train_tiny(
     """Train the small checkpoint of the shapes world from nothing.
 
     First the autoencoder, then generation, edits and captions together. It needs no data, about 4 GB of memory, and
-    two to three hours on two CPU cores (--threads 2) or minutes on a GPU. Losses are printed as it goes, and sample pictures are left in the work
-    folder. Stop it at any time: the same command goes on from there, to the same weights on the same hardware.
+    two to three hours on two CPU cores (--threads 2) or minutes on a GPU. Losses are printed as it goes, and sample
+    pictures are left in the work folder. Stop it at any time: the same command goes on from there, to the same weights
+    on the same hardware.
 
     \b
     Examples:
