@@ -24,7 +24,6 @@ from pipeline.run_record import (
     Changed,
     Run,
     altered,
-    as_found,
     changed,
     claim,
     differences,
@@ -92,7 +91,7 @@ class Ledger:
             ) from error
 
     def recorded(self) -> Run:
-        """What `run.json` says; manifest files that only their time tells from what was read have it as it is now.
+        """What `run.json` says.
 
         Raises:
             OutputError: no run has begun here.
@@ -101,7 +100,7 @@ class Ledger:
         if run is None:
             remedy = "Give the output.uri of a job that was run."
             raise OutputError(f"{self.output_uri} holds no output of ours", remedy=remedy)
-        return as_found(run, self.storage)
+        return run
 
     def listings(self) -> list[str]:
         """URIs of the picture listings kept so far."""

@@ -114,15 +114,9 @@ def bindings(job: Job) -> dict[str, str]:
     return roles
 
 
-def check_columns(manifest: Manifest, job: Job) -> None:
-    """Raises ManifestError if a column the job reads or keeps is missing, or of another type in some file, or of a
-    type no cell of which can be what it is read as; all of them at once."""
-    if faults := column_faults(manifest, job):
-        raise together(faults, ManifestError)
-
-
 def column_faults(manifest: Manifest, job: Job) -> list[ManifestError]:
-    """What `check_columns` refuses, one by one."""
+    """Every column the job reads or keeps that is missing, of another type in some file, or of a type no cell of which
+    can be what it is read as."""
     needed = {column: f"as {role}" for role, column in bindings(job).items()}
     needed |= {column: "to keep" for column in job.input.keep if column not in needed}
     there = manifest.schema.names

@@ -5,28 +5,24 @@ Whether the output can be written is tried with an object that is deleted again,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.context import RunContext
-from pipeline.errors import JobError, UniPicError
 from pipeline.id_count import LOOKED_AT_ROWS, IdCount, count_ids
 from pipeline.job import Job
-from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest, bindings, column_faults, head, together, units
+from pipeline.manifest import Manifest, bindings, head, units
 from pipeline.parts import data_part, data_rows
+from pipeline.preflight import examine
 from pipeline.prepare import prepare
 from pipeline.records import ManifestFile
 from pipeline.replica import MakeEngine, Replica, UniPicEngine
-from pipeline.run import read_a_row_of_each_schema
 from pipeline.run_record import Run, removed, rows_stay
 from pipeline.storage import Storage
 from pipeline.supervisor import LocalDoor
-from pipeline.weights import CheckpointInfo, describe
+from pipeline.weights import CheckpointInfo
 
 HEAD_ROWS = 3
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,8 @@ def plan(
         JobError: what `run` would refuse, `plan` refuses alike, all faults at once; save weights that do not match
             their digests, which it does not read.
     """
-    info, manifest, ledger, record = _sound(job, storage)
+    sound = examine(job, storage, may_have_changed=False)
+    info, manifest, ledger, record = sound.info, sound.manifest, sound.ledger, sound.record
     rows_per_unit = record.rows_per_unit if record else job.rows_per_unit
     done = ledger.done()
     ids = [unit.id for unit in units(manifest, rows_per_unit)]
@@ -125,40 +122,6 @@ def plan(
         ids=id_count,
         probe=_probe(job, manifest, rows_per_unit, done, info, make_engine) if probe else None,
     )
-
-
-def _sound(job: Job, storage: Storage) -> tuple[CheckpointInfo, Manifest, Ledger, Run | None]:
-    """Checkpoint, manifest, output and what was recorded there, held against one another.
-
-    Raises:
-        JobError: all at once that `run` would refuse one after the other.
-    """
-    faults: list[UniPicError] = []
-
-    def tried(call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except UniPicError as error:
-            if error.retryable:  # it says nothing of the job
-                raise
-            faults.append(error)
-            return None
-
-    ledger = Ledger(job.output.uri, storage)
-    info = tried(lambda: describe(job.model.checkpoint, storage))
-    manifest = tried(lambda: ledger.discover(job))
-    if manifest is not None:
-        wrong = column_faults(manifest, job)
-        faults += wrong
-        if not wrong:
-            tried(lambda: read_a_row_of_each_schema(manifest, job, storage))
-    record = tried(lambda: ledger.check_owner(job, info.digest)) if info is not None else None
-    if record is not None and manifest is not None:
-        tried(lambda: ledger.check_unchanged(record, manifest, job))
-    tried(lambda: storage.check_writable(job.output.uri))
-    if faults or info is None or manifest is None:
-        raise together(faults, JobError)
-    return info, manifest, ledger, record
 
 
 def _notes(manifest: Manifest, record: Run | None, *, conditional: bool) -> list[str]:

@@ -18,12 +18,12 @@ from pipeline.job import Job
 from pipeline.ledger import Ledger, part_of, receipt_path
 from pipeline.manifest import Manifest
 from pipeline.parquet_file import read_part
+from pipeline.preflight import preflight
 from pipeline.prepare import prepare
 from pipeline.records import ManifestFile, Unit
 from pipeline.replay import recorded_job
 from pipeline.replica import _device
-from pipeline.run import preflight
-from pipeline.run_record import Run, changed
+from pipeline.run_record import Run, as_found, changed
 from pipeline.storage import Storage, is_s3, join, local_path
 from pipeline.verify import SET_ASIDE, Report, planned_units
 
@@ -76,7 +76,7 @@ def redo(output_uri: str, storage: Storage, report: Report) -> Redo:
         return Redo()
     ledger = Ledger(output_uri, storage)
     try:
-        run = ledger.recorded()
+        run = as_found(ledger.recorded(), storage)
         job = _job(output_uri, storage, run, _micro_batch(ledger, report))
         if job.compute.gpus_per_replica or job.model.device == "cuda":
             _device(job)  # torch is not loaded for a job that needs no GPU

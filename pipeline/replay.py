@@ -29,7 +29,7 @@ from pipeline.parts import data_rows
 from pipeline.prepare import prepare
 from pipeline.records import Receipt, Unit
 from pipeline.replica import MakeEngine, Replica, UniPicEngine
-from pipeline.run_record import Run
+from pipeline.run_record import Run, as_found
 from pipeline.storage import FileInfo, Storage, join
 from pipeline.supervisor import LocalDoor
 from pipeline.trace import Found, find
@@ -165,7 +165,7 @@ class Replayer:
     def __init__(self, output_uri: str, storage: Storage, *, make_engine: MakeEngine = UniPicEngine) -> None:
         self.storage = storage
         self.ledger = Ledger(output_uri, storage)
-        self.run = self.ledger.recorded()
+        self.run = as_found(self.ledger.recorded(), storage)
         self.make_engine = make_engine
         self.replicas: dict[str, Replica] = {}
 

@@ -7,49 +7,17 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from pipeline.company import presence
-from pipeline.context import RunContext
 from pipeline.driver import Driver
 from pipeline.events import emit
 from pipeline.graph import FINISH_CPUS, PREPARE_CPUS, cluster
 from pipeline.job import Job
-from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest, bindings, check_columns, read_unit
+from pipeline.preflight import preflight
 from pipeline.progress import OnProgress, Progress, Result
 from pipeline.ray_exposure import exposure
-from pipeline.records import Unit
 from pipeline.replica import MakeEngine, UniPicEngine
 from pipeline.room import check_room
 from pipeline.run_record import removed, rows_stay
 from pipeline.storage import Storage
-from pipeline.weights import describe, verify
-
-
-def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]:
-    """Everything that can be refused before Ray starts or a model loads.
-
-    Raises:
-        JobError: manifest, columns, checkpoint or output cannot work as they are.
-    """
-    info = describe(job.model.checkpoint, storage)
-    ledger = Ledger(job.output.uri, storage)
-    ledger.check_owner(job, info.digest)
-    manifest = ledger.discover(job)
-    check_columns(manifest, job)
-    read_a_row_of_each_schema(manifest, job, storage)
-    storage.check_writable(job.output.uri)
-    if "://" not in job.model.checkpoint:
-        verify(info, storage)  # a remote one is checked as each machine fetches it
-    return RunContext(job, info.digest, manifest.columns), manifest, ledger
-
-
-def read_a_row_of_each_schema(manifest: Manifest, job: Job, storage: Storage) -> None:
-    """Hold what the footers say against the files' bytes. The other formats were read whole when they were found."""
-    columns = [column for role, column in bindings(job).items() if role != "image"]
-    further = {name for name, _ in manifest.others}
-    first = next(file for file in manifest.files if file.rows)
-    for file in manifest.files:
-        if columns and file.uri and file.format == "parquet" and (file is first or file.name in further):
-            read_unit(Unit(file, first_row=0, rows=1), columns, storage)
 
 
 def run(

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pipeline.finish import finish
 from pipeline.job import Job
 from pipeline.manifest import units
+from pipeline.preflight import preflight
 from pipeline.prepare import prepare
 from pipeline.replica import MakeEngine, Replica
-from pipeline.run import preflight
 from pipeline.storage import Storage
 from pipeline.supervisor import Supervisor
 from tests.fakes import FakeEngine

@@ -17,9 +17,9 @@ from pipeline.errors import StorageUnavailable, UniPicError
 from pipeline.finish import finish
 from pipeline.job import Job
 from pipeline.manifest import units
+from pipeline.preflight import preflight
 from pipeline.prepare import prepare
 from pipeline.replica import Replica
-from pipeline.run import preflight
 from pipeline.supervisor import Supervisor
 from tests.chaos.faults import Died, Fates, FaultyStorage, Handover, fated
 from tests.fakes import FakeEngine

@@ -15,8 +15,9 @@ from pipeline.errors import StorageUnavailable
 from pipeline.events import emit
 from pipeline.job import Job
 from pipeline.ledger import Ledger
+from pipeline.preflight import preflight
 from pipeline.repair import Redo, repair
-from pipeline.run import preflight, run
+from pipeline.run import run
 from pipeline.storage import PROBE, Storage
 from pipeline.verify import verify
 from tests.fakes import FakeEngine, all_rows, make_job, write_prompts

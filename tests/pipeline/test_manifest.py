@@ -16,7 +16,17 @@ from pipeline import parquet_rows
 from pipeline.bench_plan import bench_plan
 from pipeline.errors import ManifestError
 from pipeline.job import AnyJob, Input, Job, StorageOptions
-from pipeline.manifest import EmptyManifest, Manifest, bindings, check_columns, discover, head, read_unit, units
+from pipeline.manifest import (
+    EmptyManifest,
+    Manifest,
+    bindings,
+    column_faults,
+    discover,
+    head,
+    read_unit,
+    together,
+    units,
+)
 from pipeline.storage import Storage
 
 STORAGE = Storage()
@@ -24,6 +34,11 @@ STORAGE = Storage()
 
 def found(manifest: Path | str, **how: Any) -> Manifest:
     return discover(Input(manifest=str(manifest), **how), STORAGE)
+
+
+def check_columns(manifest: Manifest, job: Job) -> None:
+    if faults := column_faults(manifest, job):
+        raise together(faults, ManifestError)
 
 
 def rows_of(manifest: Manifest, columns: list[str], *, rows_per_unit: int = 7) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from pipeline.job import Input, Job, StorageOptions
 from pipeline.ledger import Ledger
 from pipeline.manifest import discover, read_unit, units
 from pipeline.plan import plan
-from pipeline.run import preflight
+from pipeline.preflight import preflight
 from pipeline.storage import Storage
 from pipeline.verify import verify
 from tests.fakes import all_rows, make_job, part_bytes, receipts, write_prompts

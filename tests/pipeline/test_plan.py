@@ -17,6 +17,7 @@ from pipeline import run_record, text_manifests
 from pipeline.errors import EmptyManifest, JobError, ManifestError, OutputError
 from pipeline.job import Job
 from pipeline.plan import plan
+from pipeline.preflight import preflight
 from pipeline.repair import redo
 from pipeline.replay import replay
 from pipeline.storage import Storage
@@ -298,8 +299,6 @@ def test_digests_are_of_what_is_small_and_stop_at_their_bound(tmp_path: Path, mo
 
 
 def test_a_file_done_again_since_it_changed_has_its_new_digest(tmp_path: Path) -> None:
-    from pipeline.run import preflight
-
     job, file = done_job(tmp_path)
     before = record(job)["digests"]
     write_prompts(file, ["p0", "p1"])

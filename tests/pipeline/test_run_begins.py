@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import JobError
+from pipeline.plan import plan
 from pipeline.room import check_room
 from pipeline.run import run
+from pipeline.storage import Storage
 from tests.fakes import FakeEngine, make_job, write_prompts
 
 
@@ -54,3 +56,11 @@ def test_fewer_gpus_than_the_smallest_pool_needs_are_refused_too(
     with pytest.raises(JobError, match="3 replicas need 3 GPUs, and there are 2"):
         check_room(job, can_grow=False)
     assert check_room(make_job(tmp_path, compute__gpus_per_replica=0.5, compute__replicas=3), can_grow=False) == ""
+
+
+def test_a_run_tells_all_faults_of_its_job_at_once_as_its_plan_does(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    job = make_job(tmp_path, model__checkpoint=str(tmp_path / "nowhere"), input__keep=["colour"])
+    for look in (lambda: run(job, make_engine=FakeEngine), lambda: plan(job, Storage())):
+        with pytest.raises(JobError, match=r"(?s)2 faults\n.*nowhere.*\n.*no column \"colour\""):
+            look()

@@ -23,10 +23,10 @@ from pipeline.errors import EngineError
 from pipeline.failure import LOSSES, Failure
 from pipeline.graph import FusedStage, Outcome, ReplicaStage, finish_stage, prepare_stage
 from pipeline.job import Job
+from pipeline.preflight import preflight
 from pipeline.progress import Result
 from pipeline.records import Unit
 from pipeline.replica import MakeEngine
-from pipeline.run import preflight
 from pipeline.storage import Storage
 from pipeline.supervisor import Start, Supervisor
 from pipeline.verify import verify

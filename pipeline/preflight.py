@@ -1,0 +1,85 @@
+"""What can be refused of a job before Ray starts or a model loads, all of it at once: for its plan as for its run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pipeline.context import RunContext
+from pipeline.errors import JobError, UniPicError
+from pipeline.job import Job
+from pipeline.ledger import Ledger
+from pipeline.manifest import Manifest, bindings, column_faults, read_unit, together
+from pipeline.records import Unit
+from pipeline.run_record import Run
+from pipeline.storage import Storage
+from pipeline.weights import CheckpointInfo, describe, verify
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Checkpoint, manifest, output and what was recorded there, held against one another."""
+
+    info: CheckpointInfo
+    manifest: Manifest
+    ledger: Ledger
+    record: Run | None
+
+
+def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
+    """Look at everything `job` names, but for the weights' bytes.
+
+    Args:
+        may_have_changed: manifest files that changed under their name are somebody else's to refuse.
+
+    Raises:
+        JobError: manifest, columns, checkpoint or output cannot work as they are; all faults in one.
+        StorageUnavailable: the store does not answer now, which says nothing of the job.
+    """
+    faults: list[UniPicError] = []
+
+    def tried(call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except UniPicError as error:
+            if error.retryable:
+                raise
+            faults.append(error)
+            return None
+
+    ledger = Ledger(job.output.uri, storage)
+    info = tried(lambda: describe(job.model.checkpoint, storage))
+    manifest = tried(lambda: ledger.discover(job))
+    if manifest is not None:
+        wrong = column_faults(manifest, job)
+        faults += wrong
+        if not wrong:
+            tried(lambda: _read_a_row_of_each_schema(manifest, job, storage))
+    record = tried(lambda: ledger.check_owner(job, info.digest)) if info is not None else None
+    if record is not None and manifest is not None and not may_have_changed:
+        tried(lambda: ledger.check_unchanged(record, manifest, job))
+    tried(lambda: storage.check_writable(job.output.uri))
+    if faults or info is None or manifest is None:
+        raise together(faults, JobError)
+    return Sound(info, manifest, ledger, record)
+
+
+def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]:
+    """`examine` for a run, which then claims the output, and the weights' bytes. Raises JobError as that does."""
+    sound = examine(job, storage, may_have_changed=True)
+    if "://" not in job.model.checkpoint:
+        verify(sound.info, storage)  # a remote one is checked as each machine fetches it
+    return RunContext(job, sound.info.digest, sound.manifest.columns), sound.manifest, sound.ledger
+
+
+def _read_a_row_of_each_schema(manifest: Manifest, job: Job, storage: Storage) -> None:
+    """Hold what the footers say against the files' bytes. The other formats were read whole when they were found."""
+    columns = [column for role, column in bindings(job).items() if role != "image"]
+    further = {name for name, _ in manifest.others}
+    first = next(file for file in manifest.files if file.rows)
+    for file in manifest.files:
+        if columns and file.uri and file.format == "parquet" and (file is first or file.name in further):
+            read_unit(Unit(file, first_row=0, rows=1), columns, storage)
