@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## pictures from prompts, captions of them, edits of them; about two minutes
-	$(BIN)/python -m jobs.demo
+	$(BIN)/python -m unipic.jobs.shapes.demo
 
 test: $(READY)  ## all tests but the drills
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from jobs import (
+from unipic.jobs.commands import (
     bench,
     convert,
     evaluate,
@@ -30,8 +30,8 @@ from jobs import (
     train_tiny,
     verify,
 )
-from jobs.exits import FAULT, STOPPED
-from pipeline.errors import SpecError, UniPicError
+from unipic.jobs.terminal.exits import FAULT, STOPPED
+from unipic.pipeline.errors import SpecError, UniPicError
 
 app = typer.Typer(
     name="unipic",

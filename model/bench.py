@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model import tasks
-from model.config import ReplicaConfig
-from model.engine import DTYPES, CaptionSettings, EditItem, Engine, GenerateItem, SamplingSettings
-from model.init_tiny import byte_pairs, write_tokenizer
-from model.memory import Task
-from model.pixels import to_tensor
-from model.prompts import DEFAULT_QUESTION, PromptWriter
-from model.unipic import UniPic
+from unipic.model import tasks
+from unipic.model.config import ReplicaConfig
+from unipic.model.engine import DTYPES, CaptionSettings, EditItem, Engine, GenerateItem, SamplingSettings
+from unipic.model.init_tiny import byte_pairs, write_tokenizer
+from unipic.model.memory import Task
+from unipic.model.pixels import to_tensor
+from unipic.model.prompts import DEFAULT_QUESTION, PromptWriter
+from unipic.model.unipic import UniPic
 
 TASKS: tuple[Task, ...] = ("generate", "edit", "caption")
 _PROMPT = "a red circle on the left of a large blue square"

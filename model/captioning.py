@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.llm import GrowingCache
-from model.unipic import UniPic
+from unipic.model.llm import GrowingCache
+from unipic.model.unipic import UniPic
 
 # Below this share of rows still running, the batch is cut down to them.
 _COMPACT_SHARE = 0.75

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import tensorfile
-from model.checkpoint import (
+from unipic.model import tensorfile
+from unipic.model.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FOLDER,
     VAE_FILE,
@@ -23,9 +23,9 @@ from model.checkpoint import (
     CheckpointFault,
     write_digests,
 )
-from model.config import ReplicaConfig, to_json
-from model.sizes import read_sizes
-from model.unipic import expected_shapes
+from unipic.model.config import ReplicaConfig, to_json
+from unipic.model.sizes import read_sizes
+from unipic.model.unipic import expected_shapes
 
 Progress = Callable[[str, int, int], None]
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model import memory, tasks
-from model.checkpoint import digests
-from model.config import ReplicaConfig
-from model.loading import load_model, load_prompts
-from model.memory import Task
-from model.pixels import to_tensor
-from model.prompts import Prompt, PromptWriter
-from model.sampling import SamplerOptions, SeededNoise
-from model.unipic import UniPic
+from unipic.model import memory, tasks
+from unipic.model.checkpoint import digests
+from unipic.model.config import ReplicaConfig
+from unipic.model.loading import load_model, load_prompts
+from unipic.model.memory import Task
+from unipic.model.pixels import to_tensor
+from unipic.model.prompts import Prompt, PromptWriter
+from unipic.model.sampling import SamplerOptions, SeededNoise
+from unipic.model.unipic import UniPic
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # No tokenizer's token is longer than this in characters: longer texts are too long without counting.

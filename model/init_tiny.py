@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import tensorfile
-from model.checkpoint import (
+from unipic.model import tensorfile
+from unipic.model.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FOLDER,
     VAE_FILE,
@@ -20,9 +20,9 @@ from model.checkpoint import (
     CheckpointFault,
     write_digests,
 )
-from model.config import ReplicaConfig, tiny, to_json
-from model.loading import VAE_PREFIX
-from model.unipic import expected_shapes
+from unipic.model.config import ReplicaConfig, tiny, to_json
+from unipic.model.loading import VAE_PREFIX
+from unipic.model.unipic import expected_shapes
 
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _WORDS = (

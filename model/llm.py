@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2Model
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
-from model.config import LlmConfig
+from unipic.model.config import LlmConfig
 
 
 class PromptCache:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from model import config as sizes
-from model import tensorfile
-from model.checkpoint import CONFIG_FILE, TOKENIZER_FOLDER, VAE_FILE, WEIGHTS_FILE, CheckpointFault
-from model.config import ReplicaConfig
-from model.prompts import PromptWriter
-from model.unipic import UniPic, assemble
+from unipic.model import config as sizes
+from unipic.model import tensorfile
+from unipic.model.checkpoint import CONFIG_FILE, TOKENIZER_FOLDER, VAE_FILE, WEIGHTS_FILE, CheckpointFault
+from unipic.model.config import ReplicaConfig
+from unipic.model.prompts import PromptWriter
+from unipic.model.unipic import UniPic, assemble
 
 VAE_PREFIX = "vae."
 

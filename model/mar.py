@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import MarConfig
-from model.head import DiffusionHead
+from unipic.model.config import MarConfig
+from unipic.model.head import DiffusionHead
 
 _NORM_EPS = 1e-6
 

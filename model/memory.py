@@ -7,7 +7,7 @@ from functools import cache
 from math import ceil, pi, prod
 from typing import Literal
 
-from model.config import ReplicaConfig
+from unipic.model.config import ReplicaConfig
 
 Task = Literal["generate", "edit", "caption"]
 
@@ -54,7 +54,7 @@ class MemoryEstimate:
 @cache
 def weight_count(config: ReplicaConfig) -> int:
     """Parameters of a replica; needs torch, which builds it without memory."""
-    from model.unipic import expected_shapes
+    from unipic.model.unipic import expected_shapes
 
     return sum(prod(shape) for shape in expected_shapes(config).values())
 

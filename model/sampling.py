@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import diffusion
-from model.head import DiffusionHead
-from model.llm import PromptCache
-from model.mar import Positions
-from model.unipic import UniPic
+from unipic.model import diffusion
+from unipic.model.head import DiffusionHead
+from unipic.model.llm import PromptCache
+from unipic.model.mar import Positions
+from unipic.model.unipic import UniPic
 
 GuidanceSchedule = Literal["constant", "linear"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from model.config import LlmConfig, MarConfig, ReplicaConfig, VaeConfig
+from unipic.model.config import LlmConfig, MarConfig, ReplicaConfig, VaeConfig
 
 
 def read_sizes(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.captioning import greedy
-from model.pixels import to_uint8
-from model.prompts import Prompt
-from model.sampling import NoiseSource, SamplerOptions, sample_latents
-from model.unipic import UniPic
+from unipic.model.captioning import greedy
+from unipic.model.pixels import to_uint8
+from unipic.model.prompts import Prompt
+from unipic.model.sampling import NoiseSource, SamplerOptions, sample_latents
+from unipic.model.unipic import UniPic
 
 # The VAE's activations are the largest of all: it works on so many pixels at once, and on one picture at least.
 _VAE_PIXELS_AT_ONCE = 1024 * 1024

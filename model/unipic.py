@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from model.config import ReplicaConfig
-from model.llm import LanguageModel, PromptCache
-from model.mar import Mar, Positions
-from model.prompts import Prompt
-from model.vae import Vae
+from unipic.model.config import ReplicaConfig
+from unipic.model.llm import LanguageModel, PromptCache
+from unipic.model.mar import Mar, Positions
+from unipic.model.prompts import Prompt
+from unipic.model.vae import Vae
 
 
 class UniPic(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import VaeConfig
+from unipic.model.config import VaeConfig
 
 _NORM_EPS = 1e-6
 Norm = Callable[[int], nn.GroupNorm]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
-from pipeline.job import Job, StorageOptions
-from pipeline.storage import Storage
+from unipic.pipeline.job import Job
+from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.storage import Storage
 
 
 def code_version() -> str:

@@ -1,7 +1,7 @@
-"""The job as a value: closed, frozen, complete. A YAML file is one way to write it (`jobs/spec.py`).
+"""The job as a value: closed, frozen, complete. A YAML file is one way to write it (`jobs/spec/load.py`).
 
 Validation here touches neither network nor GPU. What changes the bytes of the outputs is in the fingerprint
-(`pipeline/ledger.py`); everything under `compute`, `limits` and `storage` may change between two runs of one output.
+(`pipeline/output/run_record.py`); all under `compute`, `limits` and `storage` may change between runs of one output.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from unipic.pipeline.closed import Closed, Real
+from unipic.pipeline.storage.options import StorageOptions
 
 Task = Literal["generate", "edit", "caption"]
 TASKS: tuple[Task, ...] = ("generate", "edit", "caption")
@@ -27,12 +30,6 @@ def _local_or_s3(value: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_local_or_s3)]
-
-
-class Closed(BaseModel):
-    """Unknown keys are faults, values do not change, and types are strict (`"8"` is not 8)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Columns(Closed):
@@ -69,18 +66,13 @@ class Input(Closed):
     allow_http: bool = Field(
         False, description="Fetch pictures at http(s) addresses, from public hosts only; refused unless set."
     )
-    http_deadline_s: float = Field(
+    http_deadline_s: Real = Field(
         60.0, gt=0, le=3600, description="Seconds one picture from the web may take, tries and redirects included."
     )
-    max_image_mpx: float = Field(
+    max_image_mpx: Real = Field(
         64.0, gt=0, le=1000, description="Pictures with more megapixels are rejected before decoding."
     )
-    max_image_mb: float = Field(64.0, gt=0, le=4096, description="Pictures with more megabytes are rejected.")
-
-    @field_validator("http_deadline_s", "max_image_mpx", "max_image_mb", mode="before")
-    @classmethod
-    def _int_is_a_float(cls, value: Any) -> Any:
-        return float(value) if type(value) is int else value
+    max_image_mb: Real = Field(64.0, gt=0, le=4096, description="Pictures with more megabytes are rejected.")
 
     @field_validator("keep", mode="before")
     @classmethod
@@ -116,23 +108,18 @@ class ImageParams(Closed):
     image_size: int = Field(1024, ge=16, le=4096, multiple_of=16, description="Side in pixels, a multiple of 16.")
     samples_per_row: int = Field(1, ge=1, le=1024, description="Pictures per manifest row, each with its own seed.")
     num_iterations: int = Field(32, ge=1, le=4096, description="Steps in which the picture's tokens are revealed.")
-    guidance: float = Field(
+    guidance: Real = Field(
         3.0, ge=1.0, le=100, description="Classifier-free guidance; 1 turns it off and halves the work."
     )
     guidance_schedule: Literal["constant", "linear"] = Field(
         "constant", description="linear grows from 1 to `guidance`."
     )
-    temperature: float = Field(1.0, ge=0.0, le=10, description="Scale of the diffusion head's noise.")
+    temperature: Real = Field(1.0, ge=0.0, le=10, description="Scale of the diffusion head's noise.")
     diffusion_steps: int = Field(100, ge=1, le=1000, description="Steps of the diffusion head for each token.")
     seed: int = Field(0, ge=0, lt=2**63, description="Job seed; each row derives its own from it.")
     full_stop: bool = Field(False, description="Add a full stop to every prompt, as the published batch script does.")
     image_format: Literal["png", "jpeg", "webp"] = Field("png", description="png is lossless.")
     quality: int = Field(95, ge=1, le=100, description="Of jpeg and webp.")
-
-    @field_validator("guidance", "temperature", mode="before")
-    @classmethod
-    def _int_is_a_float(cls, value: Any) -> Any:
-        return float(value) if type(value) is int else value
 
 
 class EditParams(ImageParams):
@@ -179,7 +166,7 @@ class Compute(Closed):
     """How the work is spread. Nothing here changes what a row gets, save rounding where batch_size differs."""
 
     replicas: Replicas = Field(default_factory=lambda: Replicas(), description="A number, or {min, max}.")
-    gpus_per_replica: float = Field(0.0, ge=0, le=16, description="0 runs on the CPU.")
+    gpus_per_replica: Real = Field(0.0, ge=0, le=16, description="0 runs on the CPU.")
     cpus_per_replica: int = Field(1, ge=1, le=256, description="Also the replica's arithmetic threads on a CPU.")
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         "auto", description="Rows per micro-batch; auto: from the device's free memory and the task."
@@ -200,11 +187,6 @@ class Compute(Closed):
     def _number_is_both(cls, value: Any) -> Any:
         return {"min": value, "max": value} if type(value) is int else value
 
-    @field_validator("gpus_per_replica", mode="before")
-    @classmethod
-    def _int_is_a_float(cls, value: Any) -> Any:
-        return float(value) if type(value) is int else value
-
 
 class Limits(Closed):
     """When to stop early."""
@@ -213,24 +195,19 @@ class Limits(Closed):
     until: str | None = Field(
         None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description='Local time of day to stop at, quoted: "07:00".'
     )
-    max_hours: float | None = Field(None, gt=0, le=10_000, description="Hours after which no new unit starts.")
-    grace_s: float = Field(
+    max_hours: Real | None = Field(None, gt=0, le=10_000, description="Hours after which no new unit starts.")
+    grace_s: Real = Field(
         120.0, ge=0, le=86_400, description="Seconds that units in flight get to finish after a stop."
     )
-    stall_s: float = Field(
+    stall_s: Real = Field(
         1800.0,
         gt=0,
         le=86_400,
         description="Seconds without progress after which the run stops; a micro-batch within its limit is some.",
     )
-    batch_timeout_s: float = Field(
+    batch_timeout_s: Real = Field(
         1800.0, gt=0, le=86_400, description="Seconds one micro-batch may take before its replica is given up."
     )
-
-    @field_validator("max_hours", "grace_s", "stall_s", "batch_timeout_s", mode="before")
-    @classmethod
-    def _int_is_a_float(cls, value: Any) -> Any:
-        return float(value) if type(value) is int else value
 
     @field_validator("max_rejected")
     @classmethod
@@ -249,21 +226,6 @@ class Limits(Closed):
         if isinstance(self.max_rejected, int):
             return self.max_rejected
         return int(Fraction(self.max_rejected.rstrip("% ")) * rows / 100)  # as a float, 29% of 100 is 28.999…
-
-
-class StorageOptions(Closed):
-    """How to reach S3. Credentials come from the environment or the usual AWS files, never from here."""
-
-    endpoint_url: str | None = Field(None, pattern=r"^https?://[^@\s]+$", description="For stores other than AWS.")
-    region: str | None = Field(None, min_length=1)
-    anonymous: bool = Field(False, description="Sign no request (public buckets).")
-    max_attempts: int = Field(6, ge=1, le=20, description="Tries of one request before it counts as failed.")
-    backoff_max_s: float = Field(20.0, gt=0, le=300, description="Longest wait between two tries.")
-
-    @field_validator("backoff_max_s", mode="before")
-    @classmethod
-    def _int_is_a_float(cls, value: Any) -> Any:
-        return float(value) if type(value) is int else value
 
 
 class Job(Closed):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.job import ImageParams, Job
-from pipeline.records import OUTPUT_VERSION, digest
+from unipic.pipeline.job import ImageParams, Job
+from unipic.pipeline.records import OUTPUT_VERSION, digest
 
 LINEAGE = pa.struct(
     [

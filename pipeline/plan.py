@@ -8,19 +8,20 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.context import RunContext
-from pipeline.id_count import LOOKED_AT_ROWS, IdCount, count_ids
-from pipeline.job import Job
-from pipeline.manifest import Manifest, bindings, head, units
-from pipeline.parts import data_part, data_rows
-from pipeline.preflight import examine
-from pipeline.prepare import prepare
-from pipeline.records import ManifestFile
-from pipeline.replica import MakeEngine, Replica, UniPicEngine
-from pipeline.run_record import Run, removed, rows_stay
-from pipeline.storage import Storage
-from pipeline.supervisor import LocalDoor
-from pipeline.weights import CheckpointInfo
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.job import Job
+from unipic.pipeline.manifests.ids import LOOKED_AT_ROWS, IdCount, count_ids
+from unipic.pipeline.manifests.manifest import Manifest, bindings, head, units
+from unipic.pipeline.output.run_record import Run, removed, rows_stay
+from unipic.pipeline.preflight import examine
+from unipic.pipeline.records import ManifestFile
+from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo
+from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
+from unipic.pipeline.stages.infer import Replica
+from unipic.pipeline.stages.parts import data_part, data_rows
+from unipic.pipeline.stages.prepare import prepare
+from unipic.pipeline.storage.storage import Storage
+from unipic.pipeline.supervision.supervisor import LocalDoor
 
 HEAD_ROWS = 3
 

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.context import RunContext
-from pipeline.errors import JobError, UniPicError
-from pipeline.job import Job
-from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest, bindings, column_faults, read_unit, together
-from pipeline.records import Unit
-from pipeline.run_record import Run
-from pipeline.storage import Storage
-from pipeline.weights import CheckpointInfo, describe, verify
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.errors import JobError, UniPicError
+from unipic.pipeline.job import Job
+from unipic.pipeline.manifests.manifest import Manifest, bindings, column_faults, read_unit, together
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.run_record import Run
+from unipic.pipeline.records import Unit
+from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, describe, verify
+from unipic.pipeline.storage.storage import Storage
 
 T = TypeVar("T")
 

@@ -6,18 +6,18 @@ import threading
 from collections.abc import Collection
 from dataclasses import replace
 
-from pipeline.company import presence
-from pipeline.driver import Driver
-from pipeline.events import emit
-from pipeline.graph import FINISH_CPUS, PREPARE_CPUS, cluster
-from pipeline.job import Job
-from pipeline.preflight import preflight
-from pipeline.progress import OnProgress, Progress, Result
-from pipeline.ray_exposure import exposure
-from pipeline.replica import MakeEngine, UniPicEngine
-from pipeline.room import check_room
-from pipeline.run_record import removed, rows_stay
-from pipeline.storage import Storage
+from unipic.pipeline.execution.capacity import check_room
+from unipic.pipeline.execution.driver import Driver
+from unipic.pipeline.execution.graph import FINISH_CPUS, PREPARE_CPUS, cluster
+from unipic.pipeline.execution.progress import OnProgress, Progress, Result
+from unipic.pipeline.execution.ray_exposure import exposure
+from unipic.pipeline.job import Job
+from unipic.pipeline.output.events import emit
+from unipic.pipeline.output.heartbeat import presence
+from unipic.pipeline.output.run_record import removed, rows_stay
+from unipic.pipeline.preflight import preflight
+from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
+from unipic.pipeline.storage.storage import Storage
 
 
 def run(

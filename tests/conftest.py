@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crashpoints import VARIABLE
+from unipic.pipeline.crashpoints import VARIABLE
 
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # before anything imports Ray
 

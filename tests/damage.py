@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.job import Job
-from pipeline.ledger import receipt_path
-from pipeline.repair import Redo, redo
-from pipeline.storage import Storage
-from pipeline.verify import Report, verify
 from tests.fakes import make_job, receipts, write_prompts
 from tests.inprocess import run_here
+from unipic.pipeline.audit.repair import Redo, redo
+from unipic.pipeline.audit.verify import Report, verify
+from unipic.pipeline.job import Job
+from unipic.pipeline.output.ledger import receipt_path
+from unipic.pipeline.storage.storage import Storage
 
 
 def prompts(root: Path, *names: str, rows: int = 10) -> None:

@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from pipeline.context import RunContext
-from pipeline.job import AnyJob, Job, StorageOptions
-from pipeline.manifest import discover
-from pipeline.records import Receipt, Unit
-from pipeline.storage import Storage
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.job import AnyJob, Job
+from unipic.pipeline.manifests.manifest import discover
+from unipic.pipeline.records import Receipt, Unit
+from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.storage import Storage
 
 CHECKPOINT_FILE = b"not weights: the fake engine reads none"
 
@@ -159,7 +160,7 @@ def first_unit(job: Job) -> tuple[Unit, RunContext]:
     """The job's first unit and a context to run its stages in, without Ray."""
     storage = Storage(StorageOptions())
     manifest = discover(job.input, storage)
-    from pipeline.manifest import units
+    from unipic.pipeline.manifests.manifest import units
 
     context = RunContext(job, "checkpoint-digest", manifest.columns)
     return next(iter(units(manifest, job.rows_per_unit))), context

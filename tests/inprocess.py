@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from pipeline.finish import finish
-from pipeline.job import Job
-from pipeline.manifest import units
-from pipeline.preflight import preflight
-from pipeline.prepare import prepare
-from pipeline.replica import MakeEngine, Replica
-from pipeline.storage import Storage
-from pipeline.supervisor import Supervisor
 from tests.fakes import FakeEngine
+from unipic.pipeline.job import Job
+from unipic.pipeline.manifests.manifest import units
+from unipic.pipeline.preflight import preflight
+from unipic.pipeline.stages.commit import finish
+from unipic.pipeline.stages.engine import MakeEngine
+from unipic.pipeline.stages.infer import Replica
+from unipic.pipeline.stages.prepare import prepare
+from unipic.pipeline.storage.storage import Storage
+from unipic.pipeline.supervision.supervisor import Supervisor
 
 
 def run_here(

@@ -1,1 +1,1 @@
-"""The shapes world: scenes, prompts, an independent detector, a split with held-out combinations, and scores."""
+"""UniPic-tiny: the shapes world, its training, and the small trained checkpoint that ships with the package."""

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputError
-from pipeline.job import Job
-from pipeline.storage import Storage
-from pipeline.verify import verify
 from tests.chaos.faults import deadly_crash_points
 from tests.chaos.lives import Turns, World, live
 from tests.chaos.schedules import MENDED, Schedule, job_of, places, schedule
 from tests.fakes import all_rows, part_bytes, receipts
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.errors import OutputError
+from unipic.pipeline.job import Job
+from unipic.pipeline.storage.storage import Storage
 
 RESTLESS_LIVES = 12  # after so many deaths the world calms down, so that every drill ends
 

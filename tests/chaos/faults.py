@@ -17,11 +17,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline import crashpoints
-from pipeline import storage_local as local
-from pipeline.errors import StorageUnavailable
-from pipeline.job import StorageOptions
-from pipeline.storage import FileInfo, Storage, local_path
+from unipic.pipeline import crashpoints
+from unipic.pipeline.errors import StorageUnavailable
+from unipic.pipeline.storage import local
+from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.storage import FileInfo, Storage, local_path
 
 RANDOM_NAMES = re.compile(r"[0-9a-f]{16,32}(?=$|\.json$)")  # of probes and of who is running: not the seed's doing
 

@@ -12,17 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from pipeline import parquet_rows
-from pipeline.errors import StorageUnavailable, UniPicError
-from pipeline.finish import finish
-from pipeline.job import Job
-from pipeline.manifest import units
-from pipeline.preflight import preflight
-from pipeline.prepare import prepare
-from pipeline.replica import Replica
-from pipeline.supervisor import Supervisor
 from tests.chaos.faults import Died, Fates, FaultyStorage, Handover, fated
 from tests.fakes import FakeEngine
+from unipic.pipeline.errors import StorageUnavailable, UniPicError
+from unipic.pipeline.job import Job
+from unipic.pipeline.manifests import parquet as parquet_rows
+from unipic.pipeline.manifests.manifest import units
+from unipic.pipeline.preflight import preflight
+from unipic.pipeline.stages.commit import finish
+from unipic.pipeline.stages.infer import Replica
+from unipic.pipeline.stages.prepare import prepare
+from unipic.pipeline.supervision.supervisor import Supervisor
 
 UNIT_TRIES = 3
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pipeline.context import RunContext
-from pipeline.errors import UniPicError
-from pipeline.job import AnyJob
-from pipeline.run import Progress, run
 from tests.fakes import FakeEngine
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.errors import UniPicError
+from unipic.pipeline.job import AnyJob
+from unipic.pipeline.run import Progress, run
 
 
 class SlowEngine(FakeEngine):

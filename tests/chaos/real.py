@@ -16,8 +16,6 @@ from typing import Any
 
 import psutil
 
-from pipeline.job import Job, StorageOptions
-from pipeline.storage import Storage
 from tests.chaos.drill import Verdict, judge
 from tests.chaos.processes import IDLE, REPLICA, TASK, Life, strike
 from tests.chaos.proxy import Weather, proxy
@@ -25,6 +23,9 @@ from tests.chaos.schedules import Schedule, job_of, places
 from tests.fakes import part_bytes
 from tests.inprocess import run_here
 from tests.servers import ENV, S3Server
+from unipic.pipeline.job import Job
+from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.storage import Storage
 
 KINDS = (
     "kill a replica",

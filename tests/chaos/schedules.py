@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.job import Job
 from tests.fakes import make_job, write_prompts
+from unipic.pipeline.job import Job
 
 MENDED = "mended"  # the file whose being there makes flaky rows go well
 

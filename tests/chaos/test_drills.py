@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import Storage
-from pipeline.verify import verify
 from tests.chaos.drill import drill
 from tests.chaos.faults import Died, Fates, deadly_crash_points, fated
 from tests.chaos.lives import Turns, World, life
@@ -19,6 +17,8 @@ from tests.chaos.schedules import schedule
 from tests.fakes import all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
 from tests.servers import S3Server
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.storage.storage import Storage
 
 
 @pytest.mark.parametrize("seed", range(12))

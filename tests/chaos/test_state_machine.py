@@ -12,13 +12,13 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.crashpoints import POINTS
-from pipeline.errors import OutputError, UniPicError
-from pipeline.storage import Storage
-from pipeline.verify import verify
 from tests.chaos.faults import OPEN_FAULTS, WRITE_FAULTS, Died, Fates, deadly_crash_points, fated
 from tests.chaos.lives import World, life, passing
 from tests.fakes import make_job, part_bytes, write_prompts
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.crashpoints import POINTS
+from unipic.pipeline.errors import OutputError, UniPicError
+from unipic.pipeline.storage.storage import Storage
 
 WHICH = st.sampled_from(["one", "other"])
 BLOWS = st.sampled_from(["", "", *POINTS, *OPEN_FAULTS, *WRITE_FAULTS])

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import AccessDenied, StorageFull, StorageUnavailable
-from pipeline.job import StorageOptions
-from pipeline.storage import Storage
 from tests.chaos.proxy import PASSING, Weather, proxy
 from tests.servers import S3Server
+from unipic.pipeline.errors import AccessDenied, StorageFull, StorageUnavailable
+from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.storage import Storage
 
 BODY = bytes(range(256)) * 512
 

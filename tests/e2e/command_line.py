@@ -15,7 +15,7 @@ FAST = {**SIZE, "num_iterations": 4, "diffusion_steps": 5}
 
 def unipic(*arguments: str, expect: int = 0) -> str:
     """Run the command line as a user would."""
-    command = [sys.executable, "-m", "jobs.cli", *arguments]
+    command = [sys.executable, "-m", "unipic.jobs.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from model.tiny.shipped import shipped_checkpoint
 from tests.e2e.command_line import unipic
+from unipic.model.tiny.shipped import shipped_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.context import RunContext
-from pipeline.crashpoints import POINTS
-from pipeline.errors import EngineError
-from pipeline.job import Job
-from pipeline.run import Result, run
-from pipeline.storage import Storage
-from pipeline.verify import verify
 from tests.fakes import FakeEngine, make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.crashpoints import POINTS
+from unipic.pipeline.errors import EngineError
+from unipic.pipeline.job import Job
+from unipic.pipeline.run import Result, run
+from unipic.pipeline.storage.storage import Storage
 
 DEATHS = (
     ("prepare.start", "prepare.end"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jobs.shapes import rows_of
 from tests.e2e.command_line import unipic
+from unipic.jobs.shapes.questions import rows_of
 
 FAST = ("--num-iterations", "4", "--diffusion-steps", "10", "--replicas", "1", "--no-untrained")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage import Storage
-from pipeline.verify import verify
 from tests.e2e.command_line import SIZE, unipic, write_job
 from tests.fakes import write_prompts
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.storage.storage import Storage
 
 ROWS = 240
 WAIT_S = 120
@@ -44,7 +44,7 @@ def test_an_interrupted_run_exits_with_3_and_the_same_command_goes_on(
         params={**SIZE, "num_iterations": 16, "diffusion_steps": 50},
         compute={"rows_per_unit": 8},
     )
-    command = [sys.executable, "-m", "jobs.cli", "run", job]
+    command = [sys.executable, "-m", "unipic.jobs.cli", "run", job]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     wait_for_receipt(tmp_path / "out")
     os.kill(run.pid, sign)

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.job import StorageOptions
-from pipeline.lineage import recompute_id
-from pipeline.storage import Storage
 from tests.e2e.command_line import FAST, SIZE, unipic, write_job
 from tests.servers import S3Server
+from unipic.pipeline.lineage import recompute_id
+from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.storage import Storage
 
 GENEVAL = Path(__file__).parents[3] / "shared" / "benchmarks" / "geneval" / "evaluation_metadata.jsonl"
 

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from model import tensorfile
-from model.checkpoint import WEIGHTS_FILE, write_digests
-from model.init_tiny import init_tiny
-from pipeline.context import RunContext
-from pipeline.errors import CheckpointError, EngineError
-from pipeline.job import Job
-from pipeline.run import Progress, run
-from pipeline.trial import PLAIN_PROMPT
 from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
+from unipic.model import tensorfile
+from unipic.model.checkpoint import WEIGHTS_FILE, write_digests
+from unipic.model.init_tiny import init_tiny
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.errors import CheckpointError, EngineError
+from unipic.pipeline.execution.warmup import PLAIN_PROMPT
+from unipic.pipeline.job import Job
+from unipic.pipeline.run import Progress, run
 
 SECONDS = 30.0  # a few where nothing else is at work
 Damage = Callable[[Path], None]

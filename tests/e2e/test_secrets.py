@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.cli import main
 from tests.e2e.command_line import unipic, write_job
 from tests.fakes import write_prompts
+from unipic.jobs.cli import main
 
 CANARY = "canary-77c1"
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import cli
-from jobs.signals import Signals
-from model.init_tiny import init_tiny
-from pipeline.errors import CheckpointError, EngineError, StorageUnavailable
+from unipic.jobs import cli
+from unipic.jobs.terminal.signals import Signals
+from unipic.model.init_tiny import init_tiny
+from unipic.pipeline.errors import CheckpointError, EngineError, StorageUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ROOT / "configs" / "generate.yaml"
@@ -64,13 +64,13 @@ def run_gives(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[object]:
             raise answer
         return answer
 
-    monkeypatch.setitem(sys.modules, "pipeline.run", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "unipic.pipeline.run", SimpleNamespace(run=run))
     return seen
 
 
 def test_help_loads_neither_torch_nor_ray_nor_pyarrow() -> None:
     code = (
-        "import sys\nfrom jobs import cli\n"
+        "import sys\nfrom unipic.jobs import cli\n"
         "try: cli.main(['--help'])\nexcept SystemExit as exited: assert not exited.code\n"
         "print('loaded:', [name for name in ('torch', 'ray', 'pyarrow', 'transformers') if name in sys.modules])"
     )
@@ -81,7 +81,7 @@ def test_help_loads_neither_torch_nor_ray_nor_pyarrow() -> None:
 @pytest.mark.parametrize(("entry", "code"), [("program", 0), ("main", -signal.SIGABRT)])
 def test_a_library_that_aborts_when_python_ends_does_not_change_the_exit_code(entry: str, code: int) -> None:
     script = (
-        "import atexit, os, sys\nfrom jobs import cli\n"
+        "import atexit, os, sys\nfrom unipic.jobs import cli\n"
         "class Late:\n    def __del__(self, abort=os.abort): abort()\n"
         "held = Late()\natexit.register(print, 'tidied up')\n"
         f"sys.argv[1:] = ['--help']\ncli.{entry}()"
@@ -221,7 +221,11 @@ def test_convert_of_no_checkpoint_is_refused_in_words(tmp_path: Path, capsys: py
 def job_over(manifest: Path, folder: Path) -> list[str]:
     """Words of a `run` of the demo's first job over another manifest, with a small checkpoint."""
     init_tiny(folder / "tiny")
-    changes = [f"input.manifest={manifest}", f"model.checkpoint={folder / 'tiny'}", f"output.uri={folder / 'out'}"]
+    changes = [
+        f"input.manifest={manifest}",
+        f"model.checkpoint={folder / 'tiny'}",
+        f"output.uri={folder / 'out'}",
+    ]
     return ["run", str(ROOT / "configs" / "demo-generate.yaml"), *(word for one in changes for word in ("--set", one))]
 
 

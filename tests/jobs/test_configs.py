@@ -12,9 +12,9 @@ import pytest
 import typer
 import yaml
 
-from jobs.cli import app
-from jobs.spec import json_schema, load_job
-from pipeline.errors import SpecError
+from unipic.jobs.cli import app
+from unipic.jobs.spec.load import json_schema, load_job
+from unipic.pipeline.errors import SpecError
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB_FILES = sorted((ROOT / "configs").glob("*.yaml"))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.engine import Engine
-from model.init_tiny import init_tiny
+from unipic.model.engine import Engine
+from unipic.model.init_tiny import init_tiny
 
 
 @pytest.fixture(scope="session")

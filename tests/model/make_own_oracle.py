@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from model import tasks
-from model.engine import CaptionItem, CaptionSettings, EditItem, Engine, GenerateItem, SamplingSettings
-from model.init_tiny import init_tiny
-from model.pixels import to_tensor
+from unipic.model import tasks
+from unipic.model.engine import CaptionItem, CaptionSettings, EditItem, Engine, GenerateItem, SamplingSettings
+from unipic.model.init_tiny import init_tiny
+from unipic.model.pixels import to_tensor
 
 FILE = Path(__file__).with_name("own_oracle.safetensors")
 SAMPLING = SamplingSettings(image_size=64, num_iterations=6, diffusion_steps=12, guidance_schedule="linear")

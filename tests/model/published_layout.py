@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model import config as sizes
-from model.config import LlmConfig
+from unipic.model import config as sizes
+from unipic.model.config import LlmConfig
 
 LLM_FOLDER = "Qwen2.5-1.5B-Instruct"
 HEADS = {"encoder_heads": 4, "decoder_heads": 4, "vae_norm_groups": 4}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from model import tasks
-from model.engine import (
+from unipic.model import tasks
+from unipic.model.engine import (
     CaptionItem,
     CaptionSettings,
     EditItem,
@@ -20,7 +20,7 @@ from model.engine import (
     SamplingSettings,
     _options,
 )
-from model.pixels import to_tensor
+from unipic.model.pixels import to_tensor
 
 PROMPTS = ["a red circle", "two small black hearts on the left of a large white square", "green ring", "three stars"]
 SEEDS = [3, 2**64 - 1, 0, 17]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.checkpoint import CheckpointFault, digests, verify, write_digests
-from model.config import from_json, published, tiny, to_json
-from model.engine import Engine
-from model.init_tiny import init_tiny
-from model.loading import load_model
+from unipic.model.checkpoint import CheckpointFault, digests, verify, write_digests
+from unipic.model.config import from_json, published, tiny, to_json
+from unipic.model.engine import Engine
+from unipic.model.init_tiny import init_tiny
+from unipic.model.loading import load_model
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_the_tiny_checkpoint_is_the_same_bytes_from_the_same_seed(tmp_path: Path
 
 def test_light_modules_load_no_torch() -> None:
     code = (
-        "import sys, model, model.config, model.checkpoint, model.pixels\n"
+        "import sys, unipic.model.config, unipic.model.checkpoint, unipic.model.pixels\n"
         "assert not {'torch', 'ray', 'transformers'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

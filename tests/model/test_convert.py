@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from published_layout import HEADS, llm_json, published_weights, write_published
 
-from model import tensorfile
-from model.checkpoint import CheckpointFault, digests, verify
-from model.config import tiny
-from model.convert import convert
-from model.engine import Engine, GenerateItem, SamplingSettings
+from tests.model.published_layout import HEADS, llm_json, published_weights, write_published
+from unipic.model import tensorfile
+from unipic.model.checkpoint import CheckpointFault, digests, verify
+from unipic.model.config import tiny
+from unipic.model.convert import convert
+from unipic.model.engine import Engine, GenerateItem, SamplingSettings
 
 FAST = SamplingSettings(image_size=64, num_iterations=3, diffusion_steps=4)
 
@@ -183,8 +183,8 @@ _MEASURE = """
 import resource, sys
 from pathlib import Path
 import torch
-from model.convert import convert
-from model.loading import load_model
+from unipic.model.convert import convert
+from unipic.model.loading import load_model
 
 def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

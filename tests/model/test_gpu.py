@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.bench import measure, random_engine
-from model.config import published
-from model.engine import CaptionItem, CaptionSettings, EditItem, Engine, GenerateItem, SamplingSettings
-from model.memory import Load, estimate
+from unipic.model.bench import measure, random_engine
+from unipic.model.config import published
+from unipic.model.engine import CaptionItem, CaptionSettings, EditItem, Engine, GenerateItem, SamplingSettings
+from unipic.model.memory import Load, estimate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

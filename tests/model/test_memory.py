@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from model.bench import measure_all, profile
-from model.config import published, tiny
-from model.engine import CaptionSettings, Engine, SamplingSettings
-from model.memory import MAX_BATCH, Load, estimate, largest_batch, weight_count
+from unipic.model.bench import measure_all, profile
+from unipic.model.config import published, tiny
+from unipic.model.engine import CaptionSettings, Engine, SamplingSettings
+from unipic.model.memory import MAX_BATCH, Load, estimate, largest_batch, weight_count
 
 GIGABYTE = 10**9
 PUBLISHED = published()
@@ -62,10 +62,10 @@ def test_the_engine_finds_its_batch_from_free_memory(engine: Engine) -> None:
 
 _MEASURE = """
 from dataclasses import replace
-from model.bench import measure, random_engine
-from model.config import tiny
-from model.engine import CaptionSettings, SamplingSettings
-from model.memory import Load, estimate
+from unipic.model.bench import measure, random_engine
+from unipic.model.config import tiny
+from unipic.model.engine import CaptionSettings, SamplingSettings
+from unipic.model.memory import Load, estimate
 
 config = tiny(image_size=256)
 config = replace(config, mar=replace(config.mar, encoder_mlp=1024, decoder_mlp=1024))

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import torch
-from make_own_oracle import FILE, answers
 from safetensors.torch import load_file
 
-from model.engine import Engine
+from tests.model.make_own_oracle import FILE, answers
+from unipic.model.engine import Engine
 
 
 def test_what_the_code_answers_has_not_changed(engine: Engine) -> None:

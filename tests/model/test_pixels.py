@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model import pixels
+from unipic.model import pixels
 
 RED = (255, 0, 0)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.engine import Engine
+from unipic.model.engine import Engine
 
 
 def test_prompts_follow_the_published_templates(engine: Engine) -> None:

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import diffusion
-from model.config import tiny
-from model.head import DiffusionHead
-from model.llm import PromptCache
-from model.mar import Mar, resize_positions
-from model.sampling import HeadSampler, SamplerOptions, SeededNoise, reveals
+from unipic.model import diffusion
+from unipic.model.config import tiny
+from unipic.model.head import DiffusionHead
+from unipic.model.llm import PromptCache
+from unipic.model.mar import Mar, resize_positions
+from unipic.model.sampling import HeadSampler, SamplerOptions, SeededNoise, reveals
 
 
 def options(iterations: int, *, guidance: float = 3.0, schedule: str = "constant") -> SamplerOptions:

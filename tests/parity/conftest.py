@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from oracle_cases import CaseSet, load_case_set
+
+from tests.parity.oracle_cases import CaseSet, load_case_set
 
 
 @pytest.fixture(scope="session")

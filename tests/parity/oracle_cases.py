@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.convert import convert
-from model.loading import load_model, load_prompts
+from unipic.model.convert import convert
+from unipic.model.loading import load_model, load_prompts
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 CHECKPOINT = "checkpoint"

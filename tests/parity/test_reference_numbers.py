@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from oracle_cases import REFERENCE, case_set_folders, cases_of, nothing
 from PIL import Image
 
-from model import diffusion, pixels, tasks
-from model.config import published
-from model.convert import SKIPPED_PREFIXES
-from model.sampling import SamplerOptions
-from model.unipic import expected_shapes
+from tests.parity.oracle_cases import REFERENCE, case_set_folders, cases_of, nothing
+from unipic.model import diffusion, pixels, tasks
+from unipic.model.config import published
+from unipic.model.convert import SKIPPED_PREFIXES
+from unipic.model.sampling import SamplerOptions
+from unipic.model.unipic import expected_shapes
 
 TOLERANCE = 2e-4
 # Random weights sample latents near a thousand, where float32 numbers are 6e-5 apart: there the published numbers

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import crashpoints
-from pipeline.crashpoints import POINTS
-from pipeline.storage import Storage
-from pipeline.verify import verify
 from tests.fakes import make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
+from unipic.pipeline import crashpoints
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.crashpoints import POINTS
+from unipic.pipeline.storage.storage import Storage
 
 
 class Died(BaseException):

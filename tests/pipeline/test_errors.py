@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from pipeline import errors
-from pipeline.errors import RowError, UniPicError, redact
+from unipic.pipeline import errors
+from unipic.pipeline.errors import RowError, UniPicError, redact
 
 CLASSES = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, UniPicError)]
 

@@ -13,17 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline import run_record, text_manifests
-from pipeline.errors import EmptyManifest, JobError, ManifestError, OutputError
-from pipeline.job import Job
-from pipeline.plan import plan
-from pipeline.preflight import preflight
-from pipeline.repair import redo
-from pipeline.replay import replay
-from pipeline.storage import Storage
-from pipeline.verify import verify
 from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
+from unipic.pipeline.audit.repair import redo
+from unipic.pipeline.audit.replay import replay
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.errors import EmptyManifest, JobError, ManifestError, OutputError
+from unipic.pipeline.job import Job
+from unipic.pipeline.manifests import text as text_manifests
+from unipic.pipeline.output import run_record
+from unipic.pipeline.plan import plan
+from unipic.pipeline.preflight import preflight
+from unipic.pipeline.storage.storage import Storage
 
 STORAGE = Storage()
 

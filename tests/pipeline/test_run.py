@@ -11,15 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.company import presence
-from pipeline.errors import EngineError, ManifestError, OutputError
-from pipeline.ledger import Ledger
-from pipeline.lineage import recompute_id
-from pipeline.run import Progress, run
-from pipeline.status import status
-from pipeline.storage import Storage
-from pipeline.supervisor import Supervisor
-from pipeline.verify import verify
 from tests.fakes import (
     BlockingEngine,
     BrokenEngine,
@@ -30,6 +21,15 @@ from tests.fakes import (
     receipts,
     write_prompts,
 )
+from unipic.pipeline.audit.status import status
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.errors import EngineError, ManifestError, OutputError
+from unipic.pipeline.lineage import recompute_id
+from unipic.pipeline.output.heartbeat import presence
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.run import Progress, run
+from unipic.pipeline.storage.storage import Storage
+from unipic.pipeline.supervision.supervisor import Supervisor
 
 PROMPTS = [f"prompt {n}" for n in range(20)]
 

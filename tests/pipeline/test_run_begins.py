@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import JobError
-from pipeline.plan import plan
-from pipeline.room import check_room
-from pipeline.run import run
-from pipeline.storage import Storage
 from tests.fakes import FakeEngine, make_job, write_prompts
+from unipic.pipeline.errors import JobError
+from unipic.pipeline.execution.capacity import check_room
+from unipic.pipeline.plan import plan
+from unipic.pipeline.run import run
+from unipic.pipeline.storage.storage import Storage
 
 
 def machines(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> None:
@@ -28,7 +28,7 @@ def test_a_run_that_is_to_stop_before_it_begins_starts_no_ray(
     def no_ray(*_: object, **__: object) -> None:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("pipeline.run.cluster", no_ray)
+    monkeypatch.setattr("unipic.pipeline.run.cluster", no_ray)
     write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"])
     stop = threading.Event()
     if not limits:

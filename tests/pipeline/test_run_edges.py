@@ -14,24 +14,24 @@ from typing import Any
 
 import pytest
 
-from pipeline import driver as driving
-from pipeline import graph
-from pipeline.alone import SideBySide
-from pipeline.context import RunContext
-from pipeline.driver import UNIT_TRIES, Driver
-from pipeline.errors import EngineError
-from pipeline.failure import LOSSES, Failure
-from pipeline.graph import FusedStage, Outcome, ReplicaStage, finish_stage, prepare_stage
-from pipeline.job import Job
-from pipeline.preflight import preflight
-from pipeline.progress import Result
-from pipeline.records import Unit
-from pipeline.replica import MakeEngine
-from pipeline.storage import Storage
-from pipeline.supervisor import Start, Supervisor
-from pipeline.verify import verify
 from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
 from tests.inprocess import run_here
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.errors import EngineError
+from unipic.pipeline.execution import driver as driving
+from unipic.pipeline.execution import graph
+from unipic.pipeline.execution.driver import UNIT_TRIES, Driver
+from unipic.pipeline.execution.exclusive import SideBySide
+from unipic.pipeline.execution.graph import FusedStage, Outcome, ReplicaStage, finish_stage, prepare_stage
+from unipic.pipeline.execution.progress import Result
+from unipic.pipeline.job import Job
+from unipic.pipeline.preflight import preflight
+from unipic.pipeline.records import Unit
+from unipic.pipeline.stages.engine import MakeEngine
+from unipic.pipeline.storage.storage import Storage
+from unipic.pipeline.supervision.failures import LOSSES, Failure
+from unipic.pipeline.supervision.supervisor import Start, Supervisor
 
 
 class Died(BaseException):

@@ -1,0 +1,1 @@
+"""The `unipic` commands, one file each."""

@@ -1,0 +1,62 @@
+"""`unipic convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import progress as bars
+from rich.console import Console
+
+from unipic.jobs.terminal.words import size
+
+Heads = Annotated[int, typer.Option(min=1, help="Attention heads; no tensor tells. Published: 16.")]
+
+
+def convert_checkpoint(
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder with pytorch_model.bin, kl16.ckpt and the LLM's.")],
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to make; it must not exist yet.")],
+    encoder_heads: Heads = 16,
+    decoder_heads: Heads = 16,
+    vae_scale: Annotated[float, typer.Option(help="Scale of the latents. Published: 0.2325.")] = 0.2325,
+    vae_norm_groups: Annotated[int, typer.Option(min=1, help="Groups of the VAE's norms. Published: 32.")] = 32,
+) -> None:
+    """Turn the published checkpoint into ours.
+
+    Ours is safetensors, one config.json, the tokenizer and digests. Nothing but tensors is read from the published
+    pickles. DST appears only when it is whole.
+
+    \b
+    Example:
+      unipic convert downloads/UniPic-1.5B checkpoints/unipic-1.5b
+    """
+    from unipic.model.checkpoint import CheckpointFault
+    from unipic.model.convert import convert
+    from unipic.pipeline.errors import CheckpointError
+
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TextColumn("{task.description}"),
+    )
+    try:
+        with bars.Progress(*columns, console=console, disable=not console.is_terminal) as live:
+            bar = live.add_task("reading", total=None)
+            report = convert(
+                src,
+                dst,
+                encoder_heads=encoder_heads,
+                decoder_heads=decoder_heads,
+                vae_scale=vae_scale,
+                vae_norm_groups=vae_norm_groups,
+                progress=lambda name, done, total: live.update(bar, description=name, completed=done, total=total),
+            )
+    except CheckpointFault as fault:
+        raise CheckpointError(str(fault)) from fault
+    typer.echo(f"{dst} is ready: {report.tensors} tensors, {size(report.weight_bytes)}, digest {report.digest[:16]}")
+    if report.skipped:
+        shown = ", ".join(sorted({name.split(".")[0] if "siglip" in name else name for name in report.skipped}))
+        typer.echo(f"left out, as no inference path reads them: {len(report.skipped)} tensors ({shown})")

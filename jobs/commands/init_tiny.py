@@ -1,0 +1,36 @@
+"""`unipic init-tiny`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unipic.jobs.terminal.options import check_image_size
+
+
+def make_tiny(
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to make; it must not exist yet.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    image_size: Annotated[int, typer.Option(min=16, help="Side in pixels its positions are made for.")] = 64,
+) -> None:
+    """Make a small random checkpoint, for trials.
+
+    It takes milliseconds a picture, and its pictures are noise.
+
+    \b
+    Example:
+      unipic init-tiny checkpoints/tiny
+      unipic plan configs/generate.yaml --set model.checkpoint=checkpoints/tiny --set params.image_size=64
+    """
+    from unipic.model.checkpoint import CheckpointFault
+    from unipic.model.init_tiny import init_tiny
+    from unipic.pipeline.errors import CheckpointError
+
+    check_image_size(image_size)
+    try:
+        digest = init_tiny(dst, seed=seed, image_size=image_size)
+    except CheckpointFault as fault:
+        raise CheckpointError(str(fault), remedy="Give a folder that does not exist yet.") from fault
+    typer.echo(f"{dst} is ready, digest {digest[:16]}")

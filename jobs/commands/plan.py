@@ -1,0 +1,117 @@
+"""`unipic plan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unipic.jobs.terminal.options import AsJson, JobFile, Set
+from unipic.jobs.terminal.words import as_json, count, duration, size
+
+if TYPE_CHECKING:
+    from unipic.pipeline.manifests.ids import IdCount
+    from unipic.pipeline.plan import Plan, Probe
+
+_FILES_SHOWN = 5
+_STATES = {
+    "new": "new: nothing is there yet",
+    "begun": "begun: the run will go on from there",
+    "done": "done: nothing is left to do",
+}
+
+
+def plan_job(
+    job: JobFile,
+    overrides: Set = None,
+    json: AsJson = False,
+    ids: Annotated[
+        bool,
+        typer.Option("--ids", help="Count repeated and missing ids in all rows, not just in the first two million."),
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also load the model here, do one unit and throw it away: what it would cost."),
+    ] = False,
+) -> None:
+    """Tell what a job would do, and its faults.
+
+    Nothing is done or left behind: no Ray, and no model but with --probe.
+
+    \b
+    Examples:
+      unipic plan configs/generate.yaml
+      unipic plan configs/generate.yaml --set output.uri=out/trial --probe
+    """
+    from unipic.jobs.spec.load import load_job
+
+    resolved = load_job(job, overrides or ())
+
+    from unipic.pipeline.plan import plan
+    from unipic.pipeline.storage.storage import Storage
+
+    found = plan(resolved, Storage(resolved.storage), all_ids=ids, probe=probe)
+    if json:
+        typer.echo(as_json(found))
+        return
+    for line in _lines(found):
+        typer.echo(line)
+
+
+def _lines(plan: Plan) -> list[str]:
+    left = plan.units - plan.units_done
+    sampled = f" → {count(plan.rows_out, 'output row')}" if plan.rows_out != plan.rows else ""
+    checkpoint = plan.checkpoint
+    lines = [
+        f"{plan.name} ({plan.task})",
+        f"  manifest    {count(len(plan.files), 'file')}, {count(plan.rows, 'row')}{sampled}",
+        *(f"              {file.name}: {count(file.rows, 'row')}" for file in plan.files[:_FILES_SHOWN]),
+    ]
+    if len(plan.files) > _FILES_SHOWN:
+        lines.append(f"              … and {len(plan.files) - _FILES_SHOWN:,} more")
+    lines += [
+        f"  units       {plan.units_done:,} of {count(plan.units, 'unit')} done, {left:,} left, "
+        f"each of {count(plan.rows_per_unit, 'row')} at most",
+        f"  reads       {', '.join(f'{role} ← {column}' for role, column in plan.bound.items())}",
+        f"  columns     {', '.join(f'{name} ({kind})' for name, kind in plan.columns.items())}",
+        f"  checkpoint  {checkpoint.uri}, {size(checkpoint.bytes)}, digest {checkpoint.digest[:16]}",
+        f"  output      {plan.output} ({_STATES.get(plan.output_state, plan.output_state)})",
+    ]
+    if plan.ids is not None:
+        lines += _ids(plan.ids)
+    lines += [f"  row {number}       {_row(row)}" for number, row in enumerate(plan.head)]
+    if plan.probe is not None:
+        lines += _cost(plan.probe)
+    return lines + [f"  note        {note}" for note in plan.notes]
+
+
+def _ids(ids: IdCount) -> list[str]:
+    """Repeated and missing ids, and what they mean; nothing where all is well."""
+    least, among = ("", "") if ids.complete else ("at least ", f" (of the first {ids.rows:,}; --ids counts all)")
+    lines = []
+    if ids.repeated:
+        lines.append(
+            f"  ids         {least}{count(ids.repeated, 'row')} with the id of an earlier one{among}: each is done, "
+            "seeds are shared, replay asks which"
+        )
+    if ids.null:
+        lines.append(f"  ids         {least}{count(ids.null, 'row')} without an id{among}: known by file and row")
+    if not lines and not ids.complete:
+        lines.append(f"  ids         no repeated or missing one{among}")
+    return lines
+
+
+def _row(row: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name}: {value!r}" if isinstance(value, str) else f"{name}: {value}" for name, value in row.items()
+    )
+
+
+def _cost(probe: Probe) -> list[str]:
+    rejected = f", {probe.rejected:,} of them rejected" if probe.rejected else ""
+    return [
+        f"  probe       {count(probe.rows, 'row')} in {duration(probe.unit_s)} after {duration(probe.load_s)} "
+        f"of loading{rejected}",
+        f"  would cost  {duration(probe.total_s)} on {count(probe.replicas, 'replica')}, "
+        f"{size(probe.total_bytes)} of output",
+    ]

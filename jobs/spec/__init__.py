@@ -1,0 +1,1 @@
+"""Reads a job file: YAML and overrides to one frozen job, or every fault with its place."""

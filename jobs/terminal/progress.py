@@ -1,0 +1,97 @@
+"""How far a run is: one live line on a terminal, plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from rich import progress as bars
+from rich.console import Console
+
+from unipic.jobs.terminal.words import count, duration, rate
+
+if TYPE_CHECKING:
+    from unipic.pipeline.run import Progress
+
+PLAIN_EVERY_S = 10.0
+
+
+def line(progress: Progress) -> str:
+    """`progress` as one line of text."""
+    done = progress.rows_ok + progress.rows_rejected
+    parts = [f"{done:,} of {count(progress.rows_total, 'row')}"]
+    if progress.rows_on_the_way:
+        parts.append(f"{progress.rows_on_the_way:,} more answered")
+    if progress.rows_rejected:
+        parts.append(f"{progress.rows_rejected:,} rejected")
+    if progress.rows_earlier:
+        parts.append(f"{progress.rows_earlier:,} from earlier runs")
+    if progress.stage in ("running", "stopping"):
+        parts += [rate(progress.rows_per_s, "rows"), count(progress.replicas, "replica")]
+        if progress.eta_s is not None and progress.stage == "running":
+            parts.append(f"{duration(progress.eta_s)} left")
+    if progress.message:
+        parts.append(progress.message)
+    return ", ".join(parts)
+
+
+class Display:
+    """Shows every progress it is called with; use it as a context manager around the run.
+
+    Args:
+        stream: where to show it, standard error by default.
+        clock: seconds, for the pace of plain lines.
+    """
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        # The run may put a filter before standard error: rich looks it up at each line, and redirects nothing itself.
+        self.console = Console(file=stream, stderr=stream is None, highlight=False)
+        self.clock = clock
+        self.stage = ""
+        self.shown_at = 0.0
+        self.noted = 0
+        self.live: bars.Progress | None = None
+        if self.console.is_terminal:
+            columns = (
+                bars.SpinnerColumn(),
+                bars.TextColumn("{task.description}"),
+                bars.BarColumn(bar_width=24),
+                bars.TextColumn("{task.fields[words]}"),
+                bars.TimeElapsedColumn(),
+            )
+            self.live = bars.Progress(
+                *columns, console=self.console, redirect_stdout=False, redirect_stderr=False, refresh_per_second=4
+            )
+            self.bar = self.live.add_task("planning", total=None, words="")
+
+    def __enter__(self) -> Display:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        for note in progress.notes[self.noted :]:
+            self.say(f"note: {note}")
+        self.noted = len(progress.notes)
+        if self.live is not None:
+            done = progress.rows_ok + progress.rows_rejected
+            words = line(progress) if progress.rows_total else ""
+            total = progress.rows_total or None
+            self.live.update(self.bar, description=progress.stage, completed=done, total=total, words=words)
+            return
+        now = self.clock()
+        if progress.stage != self.stage or now - self.shown_at >= PLAIN_EVERY_S:
+            self.stage, self.shown_at = progress.stage, now
+            self.say(f"{progress.stage}: {line(progress)}" if progress.rows_total else progress.stage)
+
+    def say(self, text: str) -> None:
+        """A line of text that stays, above the live one."""
+        self.console.print(text, markup=False, soft_wrap=True)

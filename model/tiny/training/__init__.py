@@ -1,0 +1,1 @@
+"""Trains the small checkpoint on the shapes world."""

@@ -1,0 +1,1 @@
+"""Reads a finished output: verify, repair, trace, replay, status and export."""

@@ -1,0 +1,163 @@
+"""Captions as CSV or JSON lines, for programs that read no Parquet: streamed, in the manifest's order, all or nothing.
+
+JSON lines hold captions to the letter. A spreadsheet runs a CSV cell that begins like a formula, so that there such
+texts stand behind an apostrophe.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from unipic.pipeline.errors import JobError
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.run_record import Run
+from unipic.pipeline.storage.parquet import open_parquet
+from unipic.pipeline.storage.storage import Storage, join
+
+COLUMNS = ("id", "source", "question", "caption", "lineage_id")
+FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+BATCH_ROWS = 2**12
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+Write = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        rows: captions.
+        rejected: rows of the job that have none.
+        undone: rows that no run has come to yet.
+        left_out: kept columns that hold neither text nor numbers.
+    """
+
+    rows: int
+    rejected: int
+    undone: int
+    left_out: tuple[str, ...]
+
+
+def export(output_uri: str, to: Path, storage: Storage, *, force: bool = False) -> Exported:
+    """Write the captions under `output_uri` to the local file `to`: `COLUMNS`, then the job's kept columns.
+
+    Args:
+        to: ends in .csv, .jsonl or .ndjson. It appears when it is whole.
+        force: replace it where it is there.
+
+    Raises:
+        JobError: an output without captions, a name that says no format, or a file that is there or cannot be written.
+        OutputError: no run has begun there, or a receipt is damaged.
+    """
+    file_format = FORMATS.get(to.suffix.lower())
+    if file_format is None:
+        raise JobError(f"{to} must end in {', '.join(FORMATS)}")
+    ledger = Ledger(output_uri, storage)
+    run = ledger.recorded()
+    if run.task != "caption":
+        raise JobError(
+            f"{output_uri} holds the output of {run.task}, which is pictures; captions are exported.",
+            remedy='`datasets.load_dataset("parquet", …)` opens it as it is.',
+        )
+    left_out: dict[str, None] = {}
+    rows = rejected = 0
+    with _whole_file(to, force=force) as stream:
+        write: Write | None = None
+        for receipt in ledger.receipts(_units(run, ledger.done())):
+            rejected += receipt.rejected
+            for part in (one for one in receipt.parts if one.path.startswith("data/")):
+                for batch, kept, others in _batches(join(output_uri, part.path), storage):
+                    left_out.update(dict.fromkeys(others))
+                    write = write or _writer(stream, file_format, [*COLUMNS, *kept])
+                    for row in batch.to_pylist():
+                        write({**row, "lineage_id": row["lineage"]["lineage_id"]})
+                    rows += batch.num_rows
+        if write is None:
+            _writer(stream, file_format, list(COLUMNS))
+    total = sum(file.rows for file in run.files)
+    return Exported(rows, rejected, total - rows - rejected, tuple(left_out))
+
+
+def _units(run: Run, done: set[str]) -> list[str]:
+    """Ids of the units that are done, in the manifest's order."""
+    every = (
+        f"{file.key}-{first_row:010d}" for file in run.files for first_row in range(0, file.rows, run.rows_per_unit)
+    )
+    return [unit for unit in every if unit in done]
+
+
+def _kept(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """The kept columns that fit into a cell, and those that do not."""
+    kept: list[str] = []
+    others: list[str] = []
+    for field in schema:
+        if field.name in COLUMNS or field.name == "lineage":
+            continue
+        nested = (
+            pa.types.is_nested(field.type) or pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
+        )
+        (others if nested else kept).append(field.name)
+    return kept, others
+
+
+def _batches(uri: str, storage: Storage) -> Iterator[tuple[pa.RecordBatch, list[str], list[str]]]:
+    """Rows of a part, with what `_kept` says of its columns."""
+    with storage.open(uri) as source:
+        try:
+            parquet = open_parquet(source)
+            kept, others = _kept(parquet.schema_arrow)
+            columns = [*COLUMNS[:-1], "lineage.lineage_id", *kept]
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
+                yield batch, kept, others
+        except (pa.ArrowException, OSError) as error:
+            raise JobError(f"{uri} cannot be read.", remedy="`unipic verify` says what is damaged.") from error
+
+
+def _writer(stream: IO[str], file_format: str, columns: Sequence[str]) -> Write:
+    if file_format == "jsonl":
+
+        def write_line(row: dict[str, Any]) -> None:
+            cells = {name: row.get(name) for name in columns}
+            stream.write(json.dumps(cells, ensure_ascii=False, default=str) + "\n")
+
+        return write_line
+    table = csv.writer(stream)  # lines end in CR LF, so that either of them alone is quoted in a cell
+    table.writerow([_harmless(name) for name in columns])
+    return lambda row: table.writerow([_harmless(row.get(name)) for name in columns])
+
+
+def _harmless(cell: Any) -> Any:
+    """`cell` as no spreadsheet takes it for a formula; numbers stay numbers."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
+@contextmanager
+def _whole_file(to: Path, *, force: bool) -> Iterator[IO[str]]:
+    """A text file that stands at `to` once the block has ended well, and leaves nothing otherwise."""
+    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
+    _refuse_existing(to, force=force)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        _refuse_existing(to, force=force)
+        partial.replace(to)
+    except OSError as error:
+        raise JobError(f"{to} cannot be written: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _refuse_existing(to: Path, *, force: bool) -> None:
+    if to.exists() and not force:
+        raise JobError(f"{to} is there already.", remedy="With --force it is replaced.")

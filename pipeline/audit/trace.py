@@ -1,0 +1,240 @@
+"""Find a row of an output, and walk it back through any number of jobs to the first manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from unipic.pipeline.errors import JobError, OutputError, UniPicError, redact
+from unipic.pipeline.output.ledger import Ledger, part_of
+from unipic.pipeline.stages.parts import REJECTION
+from unipic.pipeline.stages.redaction import cell_without_signatures, readable
+from unipic.pipeline.storage.parquet import open_parquet, read_part
+from unipic.pipeline.storage.storage import Storage, join
+
+LINEAGE_ID = re.compile(r"[0-9a-f]{8,64}")
+UNKNOWN_JOB = "a job whose output is elsewhere"
+MOST_STEPS = 1_000  # a chain of jobs this long is a circle
+NEEDED = {"lineage_id", "source_file", "source_row", "sample", "task", "prompt"}
+"""Fields of a struct that is taken for a lineage of ours."""
+NEEDED_OF = {"lineage": NEEDED, "rejection": set(REJECTION.names)}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One output row: the part that holds it, its place there, and at least its lineage."""
+
+    output: str
+    part: str
+    at: int
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job on the way back.
+
+    Attributes:
+        job, task, output: which job made the row; the job is UNKNOWN_JOB and the output "" where a manifest brought the
+            row along with its lineage alone.
+        part, at: where it stands.
+        lineage: the row's lineage struct.
+        source: what the source row says (id, prompt, …; long values and bytes left out).
+        unread: why it says nothing, where the source is gone or damaged.
+    """
+
+    job: str
+    task: str
+    output: str
+    part: str
+    at: int
+    lineage: dict[str, Any]
+    source: dict[str, Any]
+    unread: str = ""
+
+
+def find(output_uri: str, row: str, storage: Storage) -> Found:
+    """The output row that `row` names.
+
+    Args:
+        row: a lineage id or the first 8 or more digits of one, the manifest's id, or "<manifest file>:<row>"
+            (the file's name is enough), with "#<sample>" behind it where a row has several.
+
+    Raises:
+        JobError: no row is named so, or several are (with their lineage ids); or it was rejected (with the reason).
+        OutputError: no run has begun there.
+    """
+    ledger = Ledger(output_uri, storage)
+    passed_over: list[str] = []
+    matches = _called(row, _rows(ledger, "data", "id", passed_over))
+    if not matches:
+        raise _not_found(ledger, row, passed_over)
+    if len(matches) > 1:
+        ids = ", ".join(one.row["lineage"]["lineage_id"][:16] for one in matches[:10])
+        raise JobError(
+            f"{len(matches)} rows of {output_uri} are called {row!r}", remedy=f"Say which by lineage id: {ids}."
+        )
+    return matches[0]
+
+
+def _not_found(ledger: Ledger, row: str, passed_over: list[str]) -> JobError:
+    """Why no output row is called `row`: it was rejected, or there is none. Raises OutputError: no output of ours."""
+    run = ledger.recorded()
+    rejected = _called(row, _rows(ledger, "rejected", run.fields["columns"].get("id"), passed_over))
+    latest = {_place(one): one.row["rejection"] for one in sorted(rejected, key=lambda one: part_of(one.part)[1])}
+    if latest:
+        first, *more = latest.values()
+        sample = f", sample {first['sample']}" if run.fields["params"].get("samples_per_row", 1) > 1 else ""
+        also = f" (and {len(more)} more called so)" if more else ""
+        where = f"row {first['source_row']} of {first['source_file']}{sample}{also}"
+        return JobError(
+            f"{row!r} was rejected and has no output: {where}: {first['kind']}: {first['message']}",
+            remedy="`unipic run JOB --retry-rejected` tries rejected rows once more.",
+        )
+    others = f"; {len(passed_over)} files were passed over, which `unipic verify` explains" if passed_over else ""
+    return JobError(
+        f"no row of {ledger.output_uri} is called {row!r}{others}",
+        remedy="Give a lineage id, the manifest's id, or <manifest file>:<row>.",
+    )
+
+
+def _place(found: Found) -> tuple[str, int, int]:
+    rejection = found.row["rejection"]
+    return rejection["source_file"], rejection["source_row"], rejection["sample"]
+
+
+def _rows(ledger: Ledger, folder: str, identity: str | None, passed_over: list[str]) -> Iterator[Found]:
+    """Id and lineage, or id and rejection, of every row in the parts of `folder`.
+
+    Args:
+        identity: the column that has the ids; None where there are none.
+        passed_over: gets the parts that are damaged or not ours.
+    """
+    struct = "lineage" if folder == "data" else "rejection"
+    done = ledger.done()
+    for part in ledger.storage.list(join(ledger.output_uri, folder), suffix=".parquet"):
+        table = _read(part.uri, ledger.storage, identity, struct) if part_of(part.uri)[0] in done else None
+        if table is None:
+            passed_over.append(part.uri)
+            continue
+        ids = table.column("id").to_pylist() if folder == "data" else _ids(table, identity)
+        for at, value in enumerate(table.column(struct).to_pylist()):
+            if value is not None:
+                yield Found(ledger.output_uri, part.uri, at, {"id": ids[at], struct: value})
+
+
+def _read(uri: str, storage: Storage, identity: str | None, struct: str) -> pa.Table | None:
+    """These two columns of a part; None of one that is damaged or not ours."""
+    try:
+        table = read_part(uri, storage, list(dict.fromkeys([identity or struct, struct])))
+    except OutputError:
+        return None
+    kind = table.schema.field(struct).type
+    return table if pa.types.is_struct(kind) and {field.name for field in kind} >= NEEDED_OF[struct] else None
+
+
+def _ids(table: pa.Table, identity: str | None) -> list[str | None]:
+    """Rejected rows' ids, which stand there as the manifest had them, in the text that data rows have."""
+    if identity is None:
+        return [None] * table.num_rows
+    return [str(_value(cell)) if cell.is_valid else None for cell in table.column(identity)]
+
+
+def _called(name: str, rows: Iterable[Found]) -> list[Found]:
+    """Those of `rows` that `name` names, as a whole or but for a "#<sample>" behind it."""
+    whole: list[Found] = []
+    numbered: list[Found] = []
+    unnumbered, _, sample = name.rpartition("#")
+    sample_index = _number(sample)
+    for found in rows:
+        facts = found.row.get("lineage") or found.row["rejection"]
+        if _is(found.row["id"], facts, name):
+            whole.append(found)
+        elif sample_index is not None and facts["sample"] == sample_index and _is(found.row["id"], facts, unnumbered):
+            numbered.append(found)
+    return whole or numbered  # an id may have a "#" of its own
+
+
+def _is(identity: str | None, facts: dict[str, Any], name: str) -> bool:
+    """`facts`: the row's lineage or rejection."""
+    if identity == name or (LINEAGE_ID.fullmatch(name) and facts.get("lineage_id", "").startswith(name)):
+        return True
+    file, _, number = name.rpartition(":")
+    source: str = facts["source_file"]
+    return bool(file) and facts["source_row"] == _number(number) and (source == file or source.endswith(f"/{file}"))
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 19 else None
+
+
+def trace(output_uri: str, row: str, storage: Storage) -> list[Step]:
+    """The way of `row` back to the first manifest, newest job first.
+
+    Raises:
+        JobError: the row cannot be found.
+    """
+    return list(_steps(find(output_uri, row, storage), storage))
+
+
+def _steps(found: Found, storage: Storage) -> Iterator[Step]:
+    for _ in range(MOST_STEPS):
+        lineage = found.row["lineage"]
+        run = Ledger(found.output, storage).run() if found.output else None
+        source, unread = _source_row(lineage, storage)
+        yield Step(
+            job=run.name if run else UNKNOWN_JOB,
+            task=lineage["task"],
+            output=found.output,
+            part=found.part,
+            at=found.at,
+            lineage=lineage,
+            source=_readable(source),
+            unread=unread,
+        )
+        brought = source.get("lineage")
+        if not isinstance(brought, dict) or not brought.keys() >= NEEDED:
+            return
+        part = lineage["source_file"]
+        found = Found(part.rpartition("/data/")[0], part, lineage["source_row"], source)
+
+
+def _source_row(lineage: dict[str, Any], storage: Storage) -> tuple[dict[str, Any], str]:
+    """The manifest row an output was made from, without pictures, and why it is {} where it is."""
+    uri, row = lineage["source_file"], lineage["source_row"]
+    if not uri.endswith(".parquet"):
+        return {}, ""
+    try:
+        file = open_parquet(storage.open(uri))
+        columns = [name for name in file.schema_arrow.names if name != "image"]
+        first = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < first + rows:
+                table = file.read_row_group(group, columns=columns, use_threads=False).slice(row - first, 1)
+                return {name: _value(table.column(name)[0]) for name in columns}, ""
+            first += rows
+    except UniPicError as error:
+        return {}, error.message
+    except (pa.ArrowException, OSError) as error:
+        return {}, redact(f"{uri} cannot be read: {str(error).partition('. ')[0]}")
+    return {}, f"{uri} has no row {row} any more"
+
+
+def _value(cell: pa.Scalar) -> Any:
+    try:
+        return readable(cell)
+    except (ValueError, OverflowError):  # what Python has no type for: a time to the nanosecond, the year 12000
+        return str(cell.cast(pa.string()))
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: cell_without_signatures(value)
+        for name, value in row.items()
+        if name != "lineage" and not isinstance(value, bytes | dict)
+    }

@@ -1,0 +1,1 @@
+"""Measures planning, orchestration and auditing."""

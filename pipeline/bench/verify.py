@@ -1,0 +1,127 @@
+"""How fast `verify` audits an output of captions, and whether its memory grows with rows."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from unipic.pipeline.bench.plan import peak_bytes
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.job import CaptionJob, CaptionParams, Columns, Input, Model, Output
+from unipic.pipeline.manifests.manifest import Manifest, units
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.records import ManifestFile, Unit, digest
+from unipic.pipeline.stages.commit import finish
+from unipic.pipeline.stages.prepare import PREPARED
+from unipic.pipeline.storage.storage import Storage
+
+ROWS_PER_FILE = 250_000
+
+
+@dataclass(frozen=True)
+class VerifyBench:
+    """What `bench_verify` measured.
+
+    Attributes:
+        write_s: seconds to write the output, through the same commit as a run's.
+        verify_s: seconds to audit it.
+        early_rows: rows audited at the first look at memory, a tenth of all.
+        earlypeak_bytes, peak_bytes: peak resident memory of the auditing process, then and in the end.
+    """
+
+    rows: int
+    units: int
+    write_s: float
+    verify_s: float
+    early_rows: int
+    earlypeak_bytes: int
+    peak_bytes: int
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / self.verify_s
+
+    @property
+    def growth_bytes(self) -> int:
+        return self.peak_bytes - self.earlypeak_bytes
+
+
+def bench_verify(rows: int = 1_000_000) -> VerifyBench:
+    """Write an output of `rows` captions into a temporary folder, and audit it in a fresh process."""
+    with tempfile.TemporaryDirectory(prefix="unipic-bench-") as folder:
+        started = time.perf_counter()
+        count = write_captions(folder, rows)
+        write_s = time.perf_counter() - started
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            verify_s, early_rows, early_bytes, peak_bytes = pool.apply(_verify, (folder, count))
+    return VerifyBench(rows, count, write_s, verify_s, early_rows, early_bytes, peak_bytes)
+
+
+def write_captions(output: str, rows: int) -> int:
+    """Write a valid output of a caption job over a manifest that was never there.
+
+    Returns:
+        How many units it has.
+    """
+    job = CaptionJob(
+        name="bench",
+        task="caption",
+        input=Input(manifest=f"{output}-manifest", columns=Columns(image="image")),
+        model=Model(checkpoint="none"),
+        params=CaptionParams(),
+        output=Output(uri=output),
+    )
+    sizes = [min(ROWS_PER_FILE, rows - first) for first in range(0, rows, ROWS_PER_FILE)]
+    files = [ManifestFile(f"m/{at:05d}.parquet", f"{at:05d}.parquet", size, 0, "1") for at, size in enumerate(sizes)]
+    manifest = Manifest(tuple(files), pa.schema([("image", pa.string())]))
+    checkpoint = digest("none")
+    Ledger(output, Storage()).open(job, manifest, checkpoint)
+    context = RunContext(job, checkpoint, manifest.columns)
+    count = 0
+    for unit in units(manifest, job.rows_per_unit):
+        finish(unit, _answered(unit), context)
+        count += 1
+    return count
+
+
+def _answered(unit: Unit) -> pa.Table:
+    """What a replica would have said of `unit`."""
+    rows: list[dict[str, Any]] = [
+        {
+            "row": row,
+            "sample": 0,
+            "id": f"{unit.file.name}-{row}",
+            "prompt": "Describe the image in detail.",
+            "source": f"pictures/{row:09d}.png",
+            "input_sha256": digest(row),
+            "row_digest": digest([unit.file.name, row]),
+        }
+        for row in range(unit.first_row, unit.first_row + unit.rows)
+    ]
+    answers = [f"A picture of thing number {row['row']}, in the middle of a quiet room.".encode() for row in rows]
+    table = pa.Table.from_pylist(rows, schema=PREPARED).drop_columns(["pixels"])
+    return table.append_column("answer", pa.array(answers, pa.large_binary()))
+
+
+def _verify(output: str, units_planned: int) -> tuple[float, int, int, int]:
+    """(seconds, rows at the first look, peak bytes then, peak bytes in the end) of auditing in this process."""
+    from unipic.pipeline.audit.verify import verify
+
+    early = 0
+
+    def look(done: int, planned: int) -> None:
+        nonlocal early
+        if done == max(1, planned // 10):
+            early = peak_bytes()
+
+    started = time.perf_counter()
+    report = verify(output, Storage(), on_unit=look)
+    seconds = time.perf_counter() - started
+    if not report.ok:
+        raise RuntimeError(f"the benchmark's own output is not sound: {report.problems[:3]}")
+    return seconds, report.rows // 10, early, peak_bytes()

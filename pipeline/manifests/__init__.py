@@ -1,0 +1,1 @@
+"""Finds the rows of a job: files, columns, formats, folders of images and ids, cut into units."""

@@ -1,0 +1,112 @@
+"""The model as the pipeline sees it: the only file here that imports `unipic.model`, and only when it is needed."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.errors import EngineError
+from unipic.pipeline.job import CaptionParams, Job
+from unipic.pipeline.stages.checkpoint_cache import local_copy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+
+class Engine(Protocol):
+    """What a replica needs of a model: `unipic.model.engine.Engine`, or a stand-in in tests and benchmarks."""
+
+    def answer(self, rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+        """One answer a row, in order: (S, S, 3) uint8 pixels as bytes, or text."""
+        ...
+
+    def fault_of(self, prompt: str) -> str | None:
+        """Why this prompt cannot be run, or None."""
+        ...
+
+    def max_batch(self) -> int: ...
+
+    def facts(self) -> dict[str, Any]: ...
+
+
+MakeEngine = Callable[[RunContext], Engine]
+
+
+def fit(picture: Image.Image, *, task: str, image_size: int) -> np.ndarray:
+    """The picture as the model takes it: (S, S, 3) uint8, padded (caption) or cropped (edit) to a square."""
+    from unipic.model.pixels import fit as model_fit
+
+    return model_fit(picture, task=task, image_size=image_size)  # type: ignore[arg-type]
+
+
+class UniPicEngine:
+    """A loaded UniPic behind the `Engine` protocol, with one job's task and settings."""
+
+    def __init__(self, context: RunContext) -> None:
+        from unipic.model.engine import Engine as ModelEngine
+
+        job = context.job
+        folder = local_copy(job.model.checkpoint, context.checkpoint_digest, context.storage)
+        self.job = job
+        self.device = device_of(job)
+        self.model = ModelEngine.load(
+            folder, device=self.device, dtype=job.model.dtype, threads=job.compute.cpus_per_replica
+        )
+        self.settings = _settings(job)
+
+    def answer(self, rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+        import numpy as np
+
+        from unipic.model.engine import CaptionItem, EditItem, GenerateItem
+
+        def picture(row: dict[str, Any]) -> np.ndarray:
+            return np.frombuffer(row["pixels"], np.uint8).reshape(self.job.image_size, self.job.image_size, 3)
+
+        if self.job.task == "caption":
+            return list(self.model.caption([CaptionItem(r["prompt"], picture(r)) for r in rows], self.settings))
+        if self.job.task == "edit":
+            edits = [EditItem(r["prompt"], picture(r), r["seed"]) for r in rows]
+            return [one.tobytes() for one in self.model.edit(edits, self.settings)]
+        prompts = [GenerateItem(r["prompt"], r["seed"]) for r in rows]
+        return [one.tobytes() for one in self.model.generate(prompts, self.settings)]
+
+    def fault_of(self, prompt: str) -> str | None:
+        return self.model.fault_of(prompt, task=self.job.task)
+
+    def max_batch(self) -> int:
+        return self.model.max_batch(self.job.task, self.settings)
+
+    def facts(self) -> dict[str, Any]:
+        return {"device": self.device, "dtype": self.job.model.dtype}
+
+
+def device_of(job: Job) -> str:
+    """Raises EngineError where a GPU is asked for and this machine has none."""
+    import torch
+
+    wanted = job.model.device
+    device = ("cuda" if job.compute.gpus_per_replica > 0 else "cpu") if wanted == "auto" else wanted
+    if device == "cuda" and not torch.cuda.is_available():
+        remedy = "Set model.device: cpu and compute.gpus_per_replica: 0, or install a build of torch for its GPU."
+        raise EngineError(f"{socket.gethostname()} has no CUDA device that torch can use", remedy=remedy)
+    return device
+
+
+def _settings(job: Job) -> Any:
+    from unipic.model.engine import CaptionSettings, SamplingSettings
+
+    params = job.params
+    if isinstance(params, CaptionParams):
+        return CaptionSettings(image_size=params.image_size, max_new_tokens=params.max_new_tokens)
+    return SamplingSettings(
+        image_size=params.image_size,
+        num_iterations=params.num_iterations,
+        guidance=params.guidance,
+        guidance_schedule=params.guidance_schedule,
+        temperature=params.temperature,
+        diffusion_steps=params.diffusion_steps,
+        full_stop=params.full_stop,
+    )

@@ -1,0 +1,226 @@
+"""Local files behind `Storage`: whole writes by rename, put-if-absent by hard link, sorted lists."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from unipic.pipeline.errors import ObjectMissing
+from unipic.pipeline.storage.errors import from_system, from_system_write, too_many_bytes
+
+FOLDER_TRIES = 4
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_TEMP_PREFIX, _TEMP_SUFFIX = ".unipic-", ".tmp"
+
+
+def open_file(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise from_system(error, path) from error
+
+
+def read(path: str, max_bytes: int | None) -> bytes:
+    size_bytes, _ = stat(path)  # before opening: a pipe or a device would never end
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise too_many_bytes(path, size_bytes, max_bytes)
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise from_system(error, path) from error
+
+
+def stat(path: str) -> tuple[int, str]:
+    """Size in bytes and version of a file; a folder counts as nothing there."""
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        raise from_system(error, path) from error
+    if not os.path.isfile(path):
+        raise ObjectMissing(f"There is no file at {path}.")
+    return facts.st_size, str(facts.st_mtime_ns)
+
+
+def write(path: str, data: bytes) -> None:
+    """All of `data` or nothing: a reader never sees half a file, nor does a power cut leave one."""
+    try:
+        temp = _write_temp(path, data)
+        try:
+            os.replace(temp, path)
+        except OSError:
+            _remove(temp)
+            raise
+        _sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise from_system_write(error, path, _in_the_way(path)) from error
+
+
+def create(path: str, data: bytes) -> bool:
+    """Write `data` unless something is there already; False then."""
+    try:
+        temp = _write_temp(path, data)
+        try:
+            os.link(temp, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_without_links(path, data)
+        finally:
+            _remove(temp)
+        _sync_folder(os.path.dirname(path))
+        return True
+    except OSError as error:
+        raise from_system_write(error, path, _in_the_way(path)) from error
+
+
+def make_folders(path: str) -> list[str]:
+    """Make the folder and those above it; the ones that were not there before, outermost first."""
+    made: list[str] = []
+    missing: list[str] = []
+    above = path
+    while above and not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above.rstrip("/"))
+    try:
+        for folder in reversed(missing):
+            with suppress(FileExistsError):  # another process was first; a file in the way shows as soon as it is used
+                os.mkdir(folder)
+                made.append(folder)
+    except OSError as error:
+        remove_folders(made)
+        raise from_system_write(error, path, _in_the_way(f"{path}/")) from error
+    return made
+
+
+def remove_folders(made: Sequence[str]) -> None:
+    """Remove those of these folders, outermost first, that nothing was put in since."""
+    for folder in reversed(made):
+        try:
+            os.rmdir(folder)
+        except OSError:  # in use now, by whoever filled it
+            return
+
+
+def delete(path: str) -> None:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise from_system(error, path) from error
+
+
+def walk(folder: str, *, recursive: bool) -> Iterator[tuple[str, int, str]]:
+    """(path, size, version) of every file below `folder`, sorted by path; our own temporary files are not shown."""
+    try:
+        with os.scandir(folder) as found:
+            # A folder sorts by what its files' paths begin with: "a.txt" comes before "a/b".
+            entries = sorted(found, key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise from_system(error, folder) from error
+    for entry in entries:
+        if entry.is_dir():
+            if recursive and not (entry.is_symlink() and _leads_up(entry.path)):
+                yield from walk(entry.path, recursive=True)
+        elif not (entry.name.startswith(_TEMP_PREFIX) and entry.name.endswith(_TEMP_SUFFIX)):
+            with suppress(FileNotFoundError):  # deleted since the folder was read
+                facts = entry.stat()
+                yield entry.path, facts.st_size, str(facts.st_mtime_ns)
+
+
+def local_time(version: str) -> str:
+    """A file's version as people read it, to the nanosecond."""
+    seconds, ns = divmod(int(version), 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{ns:09d} UTC"
+
+
+def touch_command(path: str, version: str) -> str:
+    """What gives a file the modification time back that it had in `version`."""
+    seconds, ns = divmod(int(version), 10**9)
+    return f"touch -d @{seconds}.{ns:09d} {shlex.quote(path)}"
+
+
+def _in_the_way(path: str) -> str | None:
+    """The file that is where a folder above `path` has to be."""
+    folder = os.path.dirname(path)
+    while folder and not os.path.lexists(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder if folder and not os.path.isdir(folder) else None
+
+
+def _leads_up(link: str) -> bool:
+    """Whether following a link to a folder would go round in circles."""
+    target = os.path.realpath(link)
+    here = os.path.realpath(os.path.dirname(link))
+    return here == target or here.startswith(target.rstrip("/") + "/")
+
+
+def _write_temp(path: str, data: bytes) -> str:
+    folder = os.path.dirname(path)
+    temp = os.path.join(folder, f"{_TEMP_PREFIX}{secrets.token_hex(8)}{_TEMP_SUFFIX}")
+    file = _open_new(temp, folder)
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        _remove(temp)
+        raise
+    return temp
+
+
+def _open_new(path: str, folder: str) -> BinaryIO:
+    for tries_left in reversed(range(FOLDER_TRIES)):
+        try:
+            if folder:
+                os.makedirs(folder, exist_ok=True)
+            return open(path, "xb")
+        except (FileNotFoundError, FileExistsError):  # another process may just be taking back a folder it had made
+            if not tries_left:
+                raise
+    raise AssertionError("FOLDER_TRIES is at least 1")
+
+
+def _create_without_links(path: str, data: bytes) -> bool:
+    try:
+        file = open(path, "xb")  # noqa: SIM115
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        _remove(path)
+        raise
+    return True
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename last through a power cut; some network file systems do not let folders be synced."""
+    handle = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(handle)

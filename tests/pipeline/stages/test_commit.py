@@ -1,0 +1,214 @@
+"""What a try leaves behind when it dies: nothing that a reader could take for an output, or something with a name."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
+from tests.inprocess import retry_here, run_here
+from unipic.pipeline import crashpoints
+from unipic.pipeline.audit.repair import Redo, repair
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.errors import StorageUnavailable
+from unipic.pipeline.job import Job
+from unipic.pipeline.output.events import emit
+from unipic.pipeline.output.heartbeat import presence
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.preflight import preflight
+from unipic.pipeline.run import run
+from unipic.pipeline.stages import commit as finish
+from unipic.pipeline.storage.storage import PROBE, Storage
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+    def __str__(self) -> str:
+        return "died"
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """While this file is there, flaky rows go well."""
+    return tmp_path / "mark"
+
+
+@pytest.fixture
+def dies_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder: a file in it named like a crash point kills the next process that comes there."""
+
+    def die() -> None:
+        raise Died
+
+    points = tmp_path / "points"
+    points.mkdir()
+    monkeypatch.setenv(crashpoints.VARIABLE, str(points))
+    monkeypatch.setattr(crashpoints, "die", die)
+    yield points
+
+
+def flaky_job(tmp_path: Path, mark: Path, *others: str) -> Job:
+    write_prompts(tmp_path / "manifest" / "a.parquet", [f"flaky {mark}", *others])
+    return make_job(tmp_path)
+
+
+def problems(job: Job) -> dict[str, int]:
+    return dict(verify(job.output.uri, Storage()).counts)
+
+
+def test_rows_that_went_well_before_a_death_and_fail_after_it_are_in_one_place_only(
+    tmp_path: Path, mark: Path, dies_at: Path
+) -> None:
+    job = flaky_job(tmp_path, mark)
+    mark.touch()
+    for point in ("finish.before_receipt", "finish.after_receipt"):
+        (dies_at / point).touch()
+        with pytest.raises(Died, match="died"):
+            run_here(job)
+        mark.unlink(missing_ok=True)
+    assert all_rows(job) == [] and len(all_rows(job, "rejected")) == 1
+    assert problems(job) == {}
+
+
+def test_a_superseded_first_part_is_called_so_and_the_next_run_deletes_it(tmp_path: Path, mark: Path) -> None:
+    job = flaky_job(tmp_path, mark)
+    run_here(job)
+    (name,) = [path.name for path in (tmp_path / "out" / "rejected").iterdir()]
+    (tmp_path / "out" / "data").mkdir()
+    (tmp_path / "out" / "data" / name).write_bytes(b"of another run of the job that came second")
+    assert problems(job) == {"superseded part": 1}
+    run_here(job)
+    assert problems(job) == {}
+
+
+def test_a_commit_of_an_untroubled_unit_asks_storage_for_no_deletion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", ""])
+    deleted: list[str] = []
+    monkeypatch.setattr(Storage, "delete", lambda _, uri: deleted.append(uri))
+    run_here(make_job(tmp_path))
+    assert [uri for uri in deleted if PROBE not in uri] == []
+
+
+def interrupted_retry(folder: Path, mark: Path, dies_at: Path) -> Job:
+    """A job whose one rejected row went well in a second try that died before its receipt."""
+    job = flaky_job(folder, mark, "a")
+    run_here(job)
+    mark.touch()
+    (dies_at / "finish.before_receipt").touch()
+    with pytest.raises(Died, match="died"):
+        retry_here(job)
+    return job
+
+
+@pytest.mark.parametrize("mended_by", ["the same command", "verify --repair"])
+def test_an_interrupted_retry_is_called_so_and_mended(
+    tmp_path: Path, mark: Path, dies_at: Path, mended_by: str
+) -> None:
+    job = interrupted_retry(tmp_path, mark, dies_at)
+    report = verify(job.output.uri, Storage())
+    assert report.counts == {"interrupted retry": 1} and "--retry-rejected" in report.problems[0].message
+    if mended_by == "the same command":
+        retry_here(job)
+        assert len(all_rows(job)) == 2
+    else:
+        assert repair(job.output.uri, Storage(), report, Redo()).swept == 1
+        assert len(all_rows(job)) == 1
+    assert problems(job) == {}
+
+
+def test_a_row_that_goes_well_in_an_interrupted_retry_and_fails_in_the_next_is_in_one_place_only(
+    tmp_path: Path, mark: Path, dies_at: Path
+) -> None:
+    job = interrupted_retry(tmp_path, mark, dies_at)
+    mark.unlink()
+    retry_here(job)
+    assert (len(all_rows(job)), len(all_rows(job, "rejected"))) == (1, 1)
+    assert problems(job) == {}
+
+
+@pytest.mark.parametrize("well_first", [True, False])
+def test_two_runs_at_once_whose_rows_answer_otherwise_leave_one_of_the_answers_whole(
+    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, well_first: bool
+) -> None:
+    job = flaky_job(tmp_path, mark, "b")
+    if not well_first:
+        mark.touch()
+
+    def another_run_commits() -> None:
+        monkeypatch.setattr(finish, "crash_point", lambda name: None)
+        mark.touch() if well_first else mark.unlink()
+        run_here(job)
+
+    def at(name: str) -> None:
+        if name == "finish.before_rejected" or (name == "finish.before_data" and not well_first):
+            another_run_commits()
+
+    monkeypatch.setattr(finish, "crash_point", at)
+    run_here(job)
+    well, ill = all_rows(job), all_rows(job, "rejected")
+    assert (len(well), len(ill)) == ((1, 1) if well_first else (2, 0))
+    assert problems(job) == {}
+
+
+def test_two_runs_at_once_lose_none_of_their_events(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    job = make_job(tmp_path)
+    _, manifest, ledger = preflight(job, Storage())
+    with emit(ledger, job, manifest, warn=pytest.fail) as one, emit(ledger, job, manifest, warn=pytest.fail) as other:
+        one("done")
+        other("stopped")
+    files = (tmp_path / "out" / "_unipic" / "events").iterdir()
+    events = [[json.loads(line) for line in path.read_text().splitlines()] for path in files]
+    kinds = Counter(tuple(event["eventType"] for event in run) for run in events)
+    assert kinds == {("START", "COMPLETE"): 1, ("START", "ABORT"): 1}
+    assert all(len({event["run"]["runId"] for event in run}) == 1 for run in events)
+
+
+class FailsLate(Storage):
+    """A store that takes a run's first event and sign, and nothing after them."""
+
+    def write(self, uri: str, data: bytes) -> None:
+        if b"COMPLETE" in data:
+            raise StorageUnavailable(f"{uri} could not be reached")
+        super().write(uri, data)
+
+    def delete(self, uri: str) -> None:
+        if "/running/" in uri:
+            raise StorageUnavailable(f"{uri} could not be reached")
+        super().delete(uri)
+
+
+def test_a_finished_run_ends_well_and_names_the_bookkeeping_that_could_not_be_written(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    monkeypatch.setattr("unipic.pipeline.run.Storage", FailsLate)
+    notes: set[str] = set()
+    job = make_job(tmp_path)
+    result = run(job, make_engine=FakeEngine, on_progress=lambda progress: notes.update(progress.notes))
+    assert result.outcome == "done"
+    warnings = sorted(note for note in notes if "could not be reached" in note)
+    assert "/_unipic/events/" in warnings[0] and "lacks this run's last event" in warnings[0]
+    assert "/_unipic/running/" in warnings[1] and "still says that this run is at work" in warnings[1]
+
+
+def test_an_error_is_not_hidden_behind_bookkeeping_that_fails_too(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    job = make_job(tmp_path)
+    _, manifest, _ = preflight(job, Storage())
+    ledger = Ledger(job.output.uri, FailsLate())
+    warned: list[str] = []
+    with (
+        pytest.raises(ValueError, match="the real one"),
+        emit(ledger, job, manifest, warn=warned.append),
+        presence(ledger, warn=warned.append),
+    ):
+        raise ValueError("the real one")
+    assert len(warned) == 1  # the FAIL event passes, the sign stays
