@@ -31,7 +31,7 @@ class VerifyBench:
         write_s: seconds to write the output, through the same commit as a run's.
         verify_s: seconds to audit it.
         early_rows: rows audited at the first look at memory, a tenth of all.
-        earlypeak_bytes, peak_bytes: peak resident memory of the auditing process, then and in the end.
+        early_peak_bytes, peak_bytes: peak resident memory of the auditing process, then and in the end.
     """
 
     rows: int
@@ -39,7 +39,7 @@ class VerifyBench:
     write_s: float
     verify_s: float
     early_rows: int
-    earlypeak_bytes: int
+    early_peak_bytes: int
     peak_bytes: int
 
     @property
@@ -48,7 +48,7 @@ class VerifyBench:
 
     @property
     def growth_bytes(self) -> int:
-        return self.peak_bytes - self.earlypeak_bytes
+        return self.peak_bytes - self.early_peak_bytes
 
 
 def bench_verify(rows: int = 1_000_000) -> VerifyBench:
