@@ -21,7 +21,8 @@ from unipic.pipeline.errors import JobError
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.storage.parquet import open_parquet
-from unipic.pipeline.storage.storage import Storage, join
+from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.storage import Storage
 
 COLUMNS = ("id", "source", "question", "caption", "lineage_id")
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}

@@ -25,7 +25,8 @@ from unipic.pipeline.stages.commit import micro_batch
 from unipic.pipeline.stages.engine import device_of
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.parquet import read_part
-from unipic.pipeline.storage.storage import Storage, is_s3, join, local_path
+from unipic.pipeline.storage.paths import is_s3, join, local_path
+from unipic.pipeline.storage.storage import Storage
 
 
 @dataclass(frozen=True)

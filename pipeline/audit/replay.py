@@ -34,7 +34,8 @@ from unipic.pipeline.stages.infer import Replica
 from unipic.pipeline.stages.parts import data_rows
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.parquet import read_part
-from unipic.pipeline.storage.storage import FileInfo, Storage, join
+from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.storage import FileInfo, Storage
 from unipic.pipeline.supervision.supervisor import LocalDoor
 
 PATIENCE_S = 86_400.0  # whoever replays sees it hang and may interrupt: no watchdog is to end the command for them

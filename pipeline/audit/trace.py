@@ -14,7 +14,8 @@ from unipic.pipeline.output.ledger import Ledger, part_of
 from unipic.pipeline.stages.parts import REJECTION
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable
 from unipic.pipeline.storage.parquet import open_parquet, read_part
-from unipic.pipeline.storage.storage import Storage, join
+from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.storage import Storage
 
 LINEAGE_ID = re.compile(r"[0-9a-f]{8,64}")
 UNKNOWN_JOB = "a job whose output is elsewhere"

@@ -19,7 +19,8 @@ from unipic.pipeline.output.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger,
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Part, Receipt
 from unipic.pipeline.storage.parquet import read_parquet
-from unipic.pipeline.storage.storage import PROBE, Storage, is_s3, join, local_path, relative
+from unipic.pipeline.storage.paths import is_s3, join, local_path, relative
+from unipic.pipeline.storage.storage import PROBE, Storage
 
 AUDITORS = 4  # units read at once: one is decoded while others are on their way
 SET_ASIDE = f"{META}/set-aside"  # where `repair` puts strangers' files

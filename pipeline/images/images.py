@@ -33,7 +33,8 @@ from unipic.pipeline.images.archives import archive_kind, archive_start
 from unipic.pipeline.images.encode import encode, facts_of
 from unipic.pipeline.images.http import HttpSource
 from unipic.pipeline.storage.errors import TooManyBytes, credentials_at_fault
-from unipic.pipeline.storage.storage import Storage, is_s3, join, local_path
+from unipic.pipeline.storage.paths import is_s3, join, local_path
+from unipic.pipeline.storage.storage import Storage
 
 __all__ = ["Fetched", "PictureLimits", "decode", "encode", "facts_of", "fetch"]
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.storage.local import touch_command
 from unipic.pipeline.storage.parquet import read_parquet
-from unipic.pipeline.storage.storage import FileInfo, is_s3, relative
+from unipic.pipeline.storage.paths import is_s3, relative
+from unipic.pipeline.storage.storage import FileInfo
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SCHEMA = pa.schema(

@@ -21,7 +21,8 @@ from unipic.pipeline.manifests import parquet as parquet_rows
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.search import find, format_of, no_manifest, suitable
 from unipic.pipeline.records import ManifestFile, Unit
-from unipic.pipeline.storage.storage import FileInfo, Storage, relative
+from unipic.pipeline.storage.paths import relative
+from unipic.pipeline.storage.storage import FileInfo, Storage
 
 FOOTER_THREADS = 16
 SHORT_TEXT = 200

@@ -23,7 +23,8 @@ from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.records import Unit
 from unipic.pipeline.storage.local import local_time, touch_command
 from unipic.pipeline.storage.parquet import open_parquet
-from unipic.pipeline.storage.storage import FileInfo, Storage, is_s3
+from unipic.pipeline.storage.paths import is_s3
+from unipic.pipeline.storage.storage import FileInfo, Storage
 
 WHOLE_GROUP_BYTES = 32 * 2**20
 WHOLE_GROUP_ROWS = 2**17  # a dictionary can hide how large rows become

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from unipic.pipeline.errors import EmptyManifest, ManifestError
 from unipic.pipeline.images.archives import archive_kind
 from unipic.pipeline.manifests import image_folder as picture_folder
-from unipic.pipeline.storage.storage import FileInfo, Storage, is_s3, local_path, relative
+from unipic.pipeline.storage.paths import is_s3, local_path, relative
+from unipic.pipeline.storage.storage import FileInfo, Storage
 
 FORMATS = {
     ".parquet": "parquet",

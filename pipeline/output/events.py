@@ -17,7 +17,7 @@ from unipic.pipeline.errors import StorageError, redact
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.ledger import META, Ledger
-from unipic.pipeline.storage.storage import join
+from unipic.pipeline.storage.paths import join
 
 EVENTS = f"{META}/events"
 SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"

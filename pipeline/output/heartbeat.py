@@ -14,7 +14,7 @@ from typing import Any
 
 from unipic.pipeline.errors import ObjectMissing, StorageError
 from unipic.pipeline.output.ledger import META, Ledger
-from unipic.pipeline.storage.storage import join
+from unipic.pipeline.storage.paths import join
 
 RUNNING = f"{META}/running"
 BEAT_S = 60.0

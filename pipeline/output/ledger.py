@@ -33,7 +33,8 @@ from unipic.pipeline.output.run_record import (
 )
 from unipic.pipeline.records import ManifestFile, Receipt, Unit
 from unipic.pipeline.storage.parquet import read_parquet
-from unipic.pipeline.storage.storage import Storage, join
+from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.storage import Storage
 
 META = "_unipic"
 RUN = f"{META}/run.json"

@@ -16,7 +16,8 @@ from unipic.pipeline.manifests.manifest import Manifest, bindings
 from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, digest
 from unipic.pipeline.storage.errors import TooManyBytes
 from unipic.pipeline.storage.local import local_time, touch_command
-from unipic.pipeline.storage.storage import Storage, is_s3
+from unipic.pipeline.storage.paths import is_s3
+from unipic.pipeline.storage.storage import Storage
 
 LARGEST_DIGESTED = 64 * 2**20
 DIGESTED_BYTES = 2**30  # in all, for each run: a second's work

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unipic.pipeline.errors import CheckpointError, ObjectMissing
-from unipic.pipeline.storage.storage import Storage, join
+from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.storage import Storage
 
 CHUNK_BYTES = 8 << 20
 

@@ -18,7 +18,7 @@ from unipic.pipeline.lineage import sha256
 from unipic.pipeline.output.ledger import part_name, part_of, receipt_path
 from unipic.pipeline.records import Part, Receipt, Unit
 from unipic.pipeline.stages.parts import data_part, data_rows, rejected_part
-from unipic.pipeline.storage.storage import join
+from unipic.pipeline.storage.paths import join
 
 RETRY_MICRO_BATCH = "micro_batch_of_retry"  # fact: number of the retry → rows a micro-batch
 REJECTED_KINDS = "rejected_kinds"  # fact, where rows are rejected: kind → how many

@@ -19,7 +19,7 @@ from unipic.pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
 from unipic.pipeline.manifests.manifest import read_unit
 from unipic.pipeline.records import OUTPUT_VERSION, PICTURE, Unit
 from unipic.pipeline.stages.redaction import without_signatures
-from unipic.pipeline.storage.storage import join
+from unipic.pipeline.storage.paths import join
 
 SUFFIX = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 

@@ -21,7 +21,7 @@ from unipic.pipeline.manifests.manifest import bindings, read_unit
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import FAULT, Unit, digest
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable, without_signatures
-from unipic.pipeline.storage.storage import is_s3
+from unipic.pipeline.storage.paths import is_s3
 
 FETCH_THREADS = 8  # pictures of one unit in flight at once: fetching waits on the network, Pillow frees the GIL
 LONGEST_SEED = 100  # characters; Python refuses to make a number of very many digits

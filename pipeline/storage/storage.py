@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 from unipic.pipeline.errors import ObjectMissing, OutputError, StorageError, StorageUnavailable
 from unipic.pipeline.storage import local
 from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.paths import glob_regex, is_s3, join, local_path, split_pattern
 
 if TYPE_CHECKING:
     from unipic.pipeline.storage.s3 import S3
 
 BACKOFF_FIRST_S = 0.2
 PROBE = ".unipic-probe-"  # a process that dies between writing and deleting its probe leaves one behind
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
-_MAGIC = re.compile(r"[*?\[]")
 T = TypeVar("T")
 _DEFAULTS = StorageOptions()
 
@@ -154,7 +153,7 @@ class Storage:
         """Objects whose whole URI matches `*`, `?`, `[…]` (within one folder) and `**` (across folders), sorted."""
         pattern = pattern if is_s3(pattern) else os.path.abspath(local_path(pattern))
         folder, rest = self.parted(pattern)
-        matches = re.compile(re.escape(f"{folder.rstrip('/')}/") + _regex(rest))
+        matches = re.compile(re.escape(f"{folder.rstrip('/')}/") + glob_regex(rest))
         recursive = "/" in rest or "**" in rest
         return [info for info in self.list(folder, recursive=recursive) if matches.fullmatch(info.uri)]
 
@@ -250,60 +249,3 @@ class Storage:
             wait_s = min(self.options.backoff_max_s, BACKOFF_FIRST_S * 2 ** (attempt - 1))
             time.sleep(wait_s * random.uniform(0.5, 1.0))
         raise AssertionError("max_attempts is at least 1")
-
-
-def is_s3(uri: str) -> bool:
-    """Whether `uri` is on S3; any other scheme than file: is refused with StorageError."""
-    if uri.startswith("s3://"):
-        return True
-    scheme = _SCHEME.match(uri)
-    if scheme is not None and scheme[1].lower() != "file" and "://" in uri:
-        raise StorageError(f"{uri} is neither a local path nor s3://.", remedy="Copy the data to one of them.")
-    return False
-
-
-def local_path(uri: str) -> str:
-    """The plain path of a local URI (`file:///x` is `/x`)."""
-    return uri.removeprefix("file://") if uri.startswith("file:///") else uri
-
-
-def join(uri: str, *parts: str) -> str:
-    """`uri` and the parts below it, with one "/" between them."""
-    base = uri.rstrip("/")
-    if not uri:
-        return "/".join(part.strip("/") for part in parts)
-    return "/".join([base, *(part.strip("/") for part in parts)])
-
-
-def relative(uri: str, base: str) -> str:
-    """The path of `uri` from the folder `base`. Raises StorageError if it is not below it."""
-    prefix = base.rstrip("/") + "/"
-    if not uri.startswith(prefix):
-        raise StorageError(f"{uri} is not below {base}.")
-    return uri[len(prefix) :]
-
-
-def split_pattern(pattern: str) -> tuple[str, str]:
-    """(folder without wildcards, rest with them) of a glob; the rest is "" where there are none."""
-    magic = _MAGIC.search(pattern)
-    if magic is None:
-        return pattern, ""
-    cut = pattern.rfind("/", 0, magic.start())
-    return (pattern[:cut] or "/", pattern[cut + 1 :]) if cut >= 0 else (".", pattern)
-
-
-def _regex(pattern: str) -> str:
-    out, at = "", 0
-    while at < len(pattern):
-        char = pattern[at]
-        if pattern.startswith("**/", at):
-            out, at = out + r"(?:[^/]+/)*", at + 3
-        elif pattern.startswith("**", at):
-            out, at = out + r".*", at + 2
-        elif char == "[" and "]" in pattern[at + 2 :]:
-            end = pattern.index("]", at + 2)
-            inside = pattern[at + 1 : end].replace("\\", r"\\")
-            out, at = out + f"[{'^' + inside[1:] if inside[0] == '!' else inside}]", end + 1
-        else:
-            out, at = out + {"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)), at + 1
-    return out

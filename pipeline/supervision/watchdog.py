@@ -15,7 +15,7 @@ from functools import partial
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import UniPicError
 from unipic.pipeline.records import Unit
-from unipic.pipeline.storage.storage import join
+from unipic.pipeline.storage.paths import join
 
 REPORTS = "_unipic/reports"
 BACKSTOP_S = 30.0  # later than our own report: ends a process whose hang keeps Python itself from running

@@ -21,7 +21,8 @@ from unipic.pipeline import crashpoints
 from unipic.pipeline.errors import StorageUnavailable
 from unipic.pipeline.storage import local
 from unipic.pipeline.storage.options import StorageOptions
-from unipic.pipeline.storage.storage import FileInfo, Storage, local_path
+from unipic.pipeline.storage.paths import local_path
+from unipic.pipeline.storage.storage import FileInfo, Storage
 
 RANDOM_NAMES = re.compile(r"[0-9a-f]{16,32}(?=$|\.json$)")  # of probes and of who is running: not the seed's doing
 

@@ -16,7 +16,8 @@ import pytest
 
 from unipic.pipeline.errors import AccessDenied, ObjectMissing, OutputError, StorageError
 from unipic.pipeline.storage.options import StorageOptions
-from unipic.pipeline.storage.storage import Storage, join, relative, split_pattern
+from unipic.pipeline.storage.paths import join, relative, split_pattern
+from unipic.pipeline.storage.storage import Storage
 
 
 @dataclass(frozen=True)
