@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,9 +19,8 @@ from unipic.jobs.terminal.signals import Signals
 from unipic.jobs.terminal.words import as_json, count
 
 if TYPE_CHECKING:
+    from unipic.pipeline.audit.repair import Repaired
     from unipic.pipeline.audit.verify import Report
-    from unipic.pipeline.job import Job
-    from unipic.pipeline.run import Progress, Result
     from unipic.pipeline.storage.storage import Storage
 
 _SHOWN = 50
@@ -56,7 +56,7 @@ def verify_output(
     report = _audited(output, storage, replay, tell)
     reports, stopped = [report], False
     if repair and not report.ok:
-        stopped = _mend(output, storage, report)
+        stopped = _repair(output, storage, report)
         reports.append(_audited(output, storage, replay, tell))
     elif not json and (would := _repair_would(report)):
         typer.echo(f"  --repair would {would}")
@@ -102,38 +102,31 @@ def _repair_would(report: Report) -> str:
     return ", ".join(one for one in what if one)
 
 
-def _mend(output: str, storage: Storage, report: Report) -> bool:
-    """Repair and do again what was damaged; whether that was stopped early."""
-    from unipic.pipeline.audit.repair import redo, repair
-    from unipic.pipeline.errors import JobError
+def _repair(output: str, storage: Storage, report: Report) -> bool:
+    """Repair, and print what was done; whether the run of the damaged units was stopped early."""
+    from unipic.pipeline.audit.repair import repair
 
-    # Before anything is forgotten: damaged units may be all there is of their rows.
-    plan = redo(output, storage, report)
-    done = repair(output, storage, report, plan)
+    stop, display = threading.Event(), Display()
+    with ExitStack() as shown, Signals(stop, display.say) as signals:
+
+        def on_cleared(done: Repaired) -> None:
+            for line in _cleared(output, done):
+                display.say(line)
+            if done.forgotten:
+                shown.enter_context(display)
+
+        done = repair(output, storage, report, on_cleared=on_cleared, on_progress=signals.before(display), stop=stop)
+    if done.refused:
+        typer.echo(f"run.json's job cannot do them: {done.refused}\n  `unipic run` of the job will.", err=True)
+    return done.result is not None and done.result.outcome == "stopped"
+
+
+def _cleared(output: str, done: Repaired) -> Iterator[str]:
     if done.swept:
-        typer.echo(f"{count(done.swept, 'part')} of superseded or interrupted tries deleted", err=True)
+        yield f"{count(done.swept, 'part')} of superseded or interrupted tries deleted"
     if done.set_aside:
-        typer.echo(f"{count(done.set_aside, 'file')} moved to {output.rstrip('/')}/_unipic/set-aside", err=True)
-    for why, units in sorted(Counter(plan.left.values()).items()):
-        typer.echo(f"{count(units, 'damaged unit')} left untouched: {why}", err=True)
-    if plan.job is None:
-        return False
-    typer.echo(f"{count(done.forgotten, 'damaged unit')} to be done again", err=True)
-    try:
-        return _run(plan.job, plan.files).outcome == "stopped"
-    except JobError as error:  # something changed since `redo` looked
-        typer.echo(f"run.json's job cannot do them: {error}\n  `unipic run` of the job will.", err=True)
-        return False
-
-
-def _run(job: Job, files: Collection[str]) -> Result:
-    from unipic.pipeline.run import run
-
-    stop = threading.Event()
-    with Display() as display, Signals(stop, display.say) as signals:
-
-        def on_progress(progress: Progress) -> None:
-            signals.install()
-            display(progress)
-
-        return run(job, only=files, on_progress=on_progress, stop=stop)
+        yield f"{count(done.set_aside, 'file')} moved to {output.rstrip('/')}/_unipic/set-aside"
+    for why, units in sorted(Counter(done.left.values()).items()):
+        yield f"{count(units, 'damaged unit')} left untouched: {why}"
+    if done.forgotten:
+        yield f"{count(done.forgotten, 'damaged unit')} to be done again"

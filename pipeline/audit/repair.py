@@ -6,14 +6,16 @@ Nothing is forgotten that cannot be made again from here: such a unit stays as i
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unipic.pipeline.audit.replay import recorded_job
 from unipic.pipeline.audit.verify import SET_ASIDE, Report, planned_units
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import JobError, ObjectMissing, OutputError, UniPicError
+from unipic.pipeline.execution.progress import OnProgress, Result
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.heartbeat import at_work
@@ -21,8 +23,9 @@ from unipic.pipeline.output.ledger import Ledger, part_of, receipt_path
 from unipic.pipeline.output.run_record import Run, as_found, changed
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.records import ManifestFile, Unit
+from unipic.pipeline.run import run
 from unipic.pipeline.stages.commit import micro_batch
-from unipic.pipeline.stages.engine import device_of
+from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine, device_of
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.parquet import read_part
 from unipic.pipeline.storage.paths import is_s3, join, local_path
@@ -54,13 +57,19 @@ class Repaired:
 
     Attributes:
         forgotten: damaged units that are to be done again.
+        left: damaged units that were left untouched → why.
         swept: parts of superseded and interrupted tries that were deleted.
         set_aside: strangers' files that now are under `_unipic/set-aside/`.
+        result: of the run that did the forgotten units again; None where there was nothing to do, or it was refused.
+        refused: why that run was refused, although nothing spoke against it before; "" where it was not.
     """
 
     forgotten: int
     swept: int
     set_aside: int
+    left: dict[str, str] = field(default_factory=dict)
+    result: Result | None = None
+    refused: str = ""
 
 
 def redo(output_uri: str, storage: Storage, report: Report) -> Redo:
@@ -108,7 +117,40 @@ def redo(output_uri: str, storage: Storage, report: Report) -> Redo:
     return Redo(job if units else None, files, units, left, blocked)
 
 
-def repair(output_uri: str, storage: Storage, report: Report, plan: Redo) -> Repaired:
+def repair(
+    output_uri: str,
+    storage: Storage,
+    report: Report,
+    *,
+    on_cleared: Callable[[Repaired], None] = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
+    stop: threading.Event | None = None,
+    make_engine: MakeEngine = UniPicEngine,
+) -> Repaired:
+    """Do again the damaged units of `report` that can be done again, delete superseded parts, set strangers aside.
+
+    Args:
+        report: what `verify` found.
+        on_cleared: called before units are done again, with what was done until then.
+        stop: set it to end the run of the damaged units early.
+
+    Raises:
+        StorageUnavailable: the store does not answer now.
+        UniPicError: something that no retry mends ended the run of the damaged units.
+    """
+    plan = redo(output_uri, storage, report)  # first: damaged units may be all there is of their rows
+    done = clear(output_uri, storage, report, plan)
+    on_cleared(done)
+    if plan.job is None:
+        return done
+    try:
+        result = run(plan.job, only=plan.files, on_progress=on_progress, stop=stop, make_engine=make_engine)
+    except JobError as error:  # something changed since `redo` looked
+        return replace(done, refused=str(error))
+    return replace(done, result=result)
+
+
+def clear(output_uri: str, storage: Storage, report: Report, plan: Redo) -> Repaired:
     """Forget `plan.units`, so that the next run of the job does them again; sweep; set `report.strangers` aside."""
     ledger = Ledger(output_uri, storage)
     # Receipts go first: a repair that dies in between leaves units to be done, never a done unit in pieces.
@@ -123,7 +165,7 @@ def repair(output_uri: str, storage: Storage, report: Report, plan: Redo) -> Rep
         uri = join(output_uri, path)
         storage.write(join(output_uri, SET_ASIDE, path), storage.read(uri))
         storage.delete(uri)
-    return Repaired(len(plan.units), swept, len(report.strangers))
+    return Repaired(len(plan.units), swept, len(report.strangers), plan.left)
 
 
 def _job(output_uri: str, storage: Storage, run: Run, size: int | None) -> Job:

@@ -27,9 +27,7 @@ from unipic.pipeline.output.run_record import (
     differences,
     fingerprint_fields,
     refuse,
-    removed,
     settled,
-    without,
 )
 from unipic.pipeline.records import ManifestFile, Receipt, Unit
 from unipic.pipeline.storage.parquet import read_parquet
@@ -215,19 +213,6 @@ class Ledger:
                     rejected[unit] = Counter(at for at, _ in self._rejected(self.receipt(unit)))
                 if rejected[unit][row] < job.samples_per_row:
                     yield Changed(name, "its modification time is another" if mend else "", mend)
-
-    def prune(self, manifest: Manifest) -> list[ManifestFile]:
-        """Remove the rows of manifest files that are no longer there.
-
-        Returns:
-            The files whose rows went.
-        """
-        run = self.recorded()
-        gone = removed(run, manifest)
-        if gone:
-            self.forget(gone)
-            self.storage.write(join(self.output_uri, RUN), without(run, gone).to_json())
-        return gone
 
     def retries(self, files: Sequence[ManifestFile]) -> Iterator[tuple[Receipt, Unit]]:
         """Every unit with rejected rows, as it stands and as the unit that tries just those rows again."""

@@ -21,6 +21,7 @@ from tests.fakes import (
     receipts,
     write_prompts,
 )
+from unipic.pipeline.audit.prune import prune
 from unipic.pipeline.audit.status import status
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.errors import EngineError, ManifestError, OutputError
@@ -224,8 +225,7 @@ def test_rows_of_a_removed_file_stay_until_they_are_pruned(tmp_path: Path) -> No
     run(job, make_engine=FakeEngine, on_progress=lambda progress: notes.extend(progress.notes))
     assert notes[0].startswith("gone from the manifest: b.parquet;")
     assert sorted(row["prompt"] for row in all_rows(job)) == ["a", "b"]
-    ledger = Ledger(job.output.uri, Storage(job.storage))
-    assert [one.name for one in ledger.prune(ledger.discover(job))] == ["b.parquet"]
+    assert [one.name for one in prune(job, Storage(job.storage), remove=True)] == ["b.parquet"]
     assert [row["prompt"] for row in all_rows(job)] == ["a"]
     assert verify(job.output.uri, Storage(job.storage)).ok
 

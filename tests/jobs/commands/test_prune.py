@@ -59,7 +59,7 @@ def test_a_manifest_that_has_none_of_the_files_is_taken_for_a_slip_and_nothing_g
         code, out, err = prune("--set", f"input.manifest={tmp_path}/other/manifest/*.parquet", *yes)
         assert (code, out) == (1, "")
         assert "none of the 2 manifest files that" in err and "(a.parquet, b.parquet) is in the manifest now" in err
-        assert "Mend input.manifest, which is probably wrong" in err
+        assert "Correct input.manifest, which is probably wrong" in err
     assert tree(job) == before
 
 

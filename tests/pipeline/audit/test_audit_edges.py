@@ -28,7 +28,7 @@ from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, receipts
 from tests.inprocess import run_here
 from unipic.jobs import cli
 from unipic.pipeline.audit.export import export
-from unipic.pipeline.audit.repair import Redo, repair
+from unipic.pipeline.audit.repair import Redo, clear
 from unipic.pipeline.audit.replay import Replayer, replay, replay_sample
 from unipic.pipeline.audit.status import status
 from unipic.pipeline.audit.trace import trace
@@ -76,7 +76,7 @@ def test_rows_that_cannot_be_made_again_are_left_where_they_are_and_it_says_why(
     report, plan = plan_of(job)
     assert report.counts == {"damaged receipt": 1}
     assert plan.job is None and plan.left.keys() == {unit} and why in plan.left[unit]
-    assert repair(job.output.uri, Storage(), report, plan).forgotten == 0
+    assert clear(job.output.uri, Storage(), report, plan).forgotten == 0
     assert tree(job) == before
 
 
@@ -87,7 +87,7 @@ def test_units_of_a_manifest_file_that_is_gone_are_left_and_the_others_done_agai
     report, plan = plan_of(job)
     assert (plan.units, plan.files, plan.left.keys()) == ({there}, {"b.parquet"}, {gone})
     assert "the manifest file a.parquet is gone. Put it back, or drop its rows with `unipic prune`" in plan.left[gone]
-    assert repair(job.output.uri, Storage(), report, plan).forgotten == 1
+    assert clear(job.output.uri, Storage(), report, plan).forgotten == 1
     assert plan.job is not None and run_here(plan.job, only=plan.files) == 1
     assert part_bytes(job) == whole
     assert verify(job.output.uri, Storage()).damaged_units == {gone}
@@ -112,7 +112,7 @@ def test_a_unit_of_which_an_input_picture_is_gone_keeps_the_row_that_was_made_of
     (tmp_path / "pics" / "3.png").unlink()
     report, plan = plan_of(job)
     assert plan.units == {units[1]} and "row 3 of" in plan.left[units[0]] and "MissingPicture" in plan.left[units[0]]
-    repair(job.output.uri, Storage(), report, plan)
+    clear(job.output.uri, Storage(), report, plan)
     assert plan.job is not None
     assert [path in part_bytes(job) for path in sorted(whole)] == [True, False]
 
@@ -134,7 +134,7 @@ def test_every_stranger_is_set_aside_however_many_problems_there_are(job: Job) -
         Path(job.output.uri, "data", f"{n}.txt").touch()
     report = verify(job.output.uri, Storage())
     assert len(report.problems) == LISTED
-    assert repair(job.output.uri, Storage(), report, Redo()).set_aside == LISTED + 5
+    assert clear(job.output.uri, Storage(), report, Redo()).set_aside == LISTED + 5
     assert verify(job.output.uri, Storage()).ok
 
 

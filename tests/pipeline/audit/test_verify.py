@@ -14,7 +14,7 @@ import pytest
 from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import retry_here, run_here
 from unipic.jobs.terminal.words import as_json
-from unipic.pipeline.audit.repair import Redo, redo, repair
+from unipic.pipeline.audit.repair import Redo, clear, redo
 from unipic.pipeline.audit.replay import replay, replay_sample
 from unipic.pipeline.audit.trace import UNKNOWN_JOB, trace
 from unipic.pipeline.audit.verify import verify
@@ -94,7 +94,7 @@ def test_damage_is_found_and_named_and_repair_mends_what_can_be_done_again(
     storage = Storage(job.storage)
     report = verify(job.output.uri, storage)
     assert kind in report.counts
-    repair(job.output.uri, storage, report, redo(job.output.uri, storage, report))
+    clear(job.output.uri, storage, report, redo(job.output.uri, storage, report))
     run_here(job)
     assert part_bytes(job) == whole
     assert verify(job.output.uri, storage).ok
@@ -110,7 +110,7 @@ def test_a_repair_does_just_the_damaged_units_again_by_the_job_that_run_json_hol
     storage = Storage(job.storage)
     report = verify(job.output.uri, storage)
     plan = redo(job.output.uri, storage, report)
-    repaired = repair(job.output.uri, storage, report, plan)
+    repaired = clear(job.output.uri, storage, report, plan)
     assert (repaired.forgotten, repaired.set_aside) == (2, 1)
     assert plan.job is not None and run_here(plan.job, only=plan.files) == 2
     assert part_bytes(job) == whole
@@ -157,7 +157,7 @@ def test_a_unit_whose_rejected_rows_were_tried_again_is_repaired_whole(flaky: Jo
     _alter_a_byte(parts(flaky)[1])
     storage = Storage()
     report = verify(flaky.output.uri, storage)
-    repair(flaky.output.uri, storage, report, redo(flaky.output.uri, storage, report))
+    clear(flaky.output.uri, storage, report, redo(flaky.output.uri, storage, report))
     run_here(flaky)
     assert verify(flaky.output.uri, storage).ok
     assert [row["prompt"] for row in all_rows(flaky)] == ["a", f"flaky {tmp_path}/mended"]
@@ -175,7 +175,7 @@ def test_a_file_of_somebody_else_is_named_and_set_aside_unharmed(job: Job) -> No
         ("unexpected file", "captions/data/part-y.parquet"),
         ("unexpected file", "data/part-x.parquet"),
     ]
-    assert repair(job.output.uri, storage, report, Redo()).set_aside == 1
+    assert clear(job.output.uri, storage, report, Redo()).set_aside == 1
     assert (Path(job.output.uri) / "_unipic" / "set-aside" / "data" / "part-x.parquet").read_bytes() == b"?"
     assert neighbour.exists() and not stranger.exists()
     assert [one.where for one in verify(job.output.uri, storage).problems] == ["captions/data/part-y.parquet"]

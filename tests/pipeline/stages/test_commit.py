@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
 from tests.inprocess import retry_here, run_here
 from unipic.pipeline import crashpoints
-from unipic.pipeline.audit.repair import Redo, repair
+from unipic.pipeline.audit.repair import Redo, clear
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.errors import StorageUnavailable
 from unipic.pipeline.job import Job
@@ -118,7 +118,7 @@ def test_an_interrupted_retry_is_called_so_and_mended(
         retry_here(job)
         assert len(all_rows(job)) == 2
     else:
-        assert repair(job.output.uri, Storage(), report, Redo()).swept == 1
+        assert clear(job.output.uri, Storage(), report, Redo()).swept == 1
         assert len(all_rows(job)) == 1
     assert problems(job) == {}
 

@@ -1,0 +1,51 @@
+"""Drops the outputs of manifest files that are gone: it lists them first, and never empties an output."""
+
+from __future__ import annotations
+
+from unipic.pipeline.errors import JobError
+from unipic.pipeline.job import Job
+from unipic.pipeline.output.heartbeat import at_work
+from unipic.pipeline.output.ledger import RUN, Ledger
+from unipic.pipeline.output.run_record import Run, removed, without
+from unipic.pipeline.records import ManifestFile
+from unipic.pipeline.stages.checkpoint_cache import describe
+from unipic.pipeline.storage.storage import Storage, join
+
+
+def prune(job: Job, storage: Storage, *, remove: bool = False) -> list[ManifestFile]:
+    """The recorded manifest files of `job`'s output that its manifest no longer has.
+
+    Args:
+        remove: also remove their receipts, parts and images from the output.
+
+    Raises:
+        OutputError: no run has begun there, or the output is another job's.
+        JobError: all of the files are gone, which means a wrong manifest; or another run is at work there, which would
+            do their rows again or fail for lack of them.
+    """
+    ledger = Ledger(job.output.uri, storage)
+    ledger.check_owner(job, describe(job.model.checkpoint, storage).digest)
+    record = ledger.recorded()
+    gone = removed(record, ledger.discover(job))
+    if gone:
+        _check_prunable(ledger, record, gone)
+    if gone and remove:
+        ledger.forget(gone)
+        storage.write(join(job.output.uri, RUN), without(record, gone).to_json())
+    return gone
+
+
+def _check_prunable(ledger: Ledger, record: Run, gone: list[ManifestFile]) -> None:
+    """Raises JobError where nothing would be left, or another run is at work."""
+    if len(gone) == len(record.files):
+        named = ", ".join(one.name for one in gone[:3]) + (", …" if len(gone) > 3 else "")
+        files = f"{len(gone):,} manifest file{'' if len(gone) == 1 else 's'}"
+        raise JobError(
+            f"none of the {files} that {ledger.output_uri} was made from ({named}) is in the manifest now",
+            remedy="Correct input.manifest, which is probably wrong. To remove the whole output, delete its folder.",
+        )
+    if others := at_work(ledger):
+        raise JobError(
+            f"another run is at work in {ledger.output_uri} ({'; '.join(others)}) and may be processing these rows",
+            remedy="Prune after it has ended; `unipic status` shows when.",
+        )
