@@ -52,7 +52,8 @@ def _cropped(picture: Image.Image) -> Image.Image:
     width_px, height_px = picture.size
     side_px = min(width_px, height_px)
     left_px, top_px = (width_px - side_px) // 2, (height_px - side_px) // 2
-    return picture.crop((left_px, top_px, left_px + side_px, top_px + side_px))
+    # Not `Image.crop`: it holds the result to a limit of the whole process; how large a picture may be is the caller's.
+    return Image.fromarray(np.asarray(picture)[top_px : top_px + side_px, left_px : left_px + side_px])
 
 
 def to_tensor(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
-from unipic.pipeline.errors import ObjectMissing, OutputError
+from unipic.pipeline.errors import ObjectMissing, OutputError, RowError
+from unipic.pipeline.images.decode import check_decodes
 from unipic.pipeline.lineage import recompute_id, sha256
 from unipic.pipeline.output.ledger import LISTINGS, META, RECEIPTS, RUN, Ledger, part_name, part_of, receipt_path
 from unipic.pipeline.output.run_record import Run
@@ -29,6 +29,7 @@ OURS_ALONE = ("data/", "rejected/", "images/", f"{META}/")  # elsewhere, a stran
 OURS = (RECEIPTS, LISTINGS, f"{META}/events", f"{META}/running", f"{META}/reports", SET_ASIDE)
 PARTS = ("data/", "rejected/")
 UNEXPECTED = "unexpected file"
+LARGEST_IMAGE_PX = 4096 * 4096  # of the largest `image_size` that a job can ask for
 LISTED = 1_000  # problems spelled out; all are counted
 
 
@@ -214,11 +215,10 @@ def _audit_rows(table: pa.Table, part: Part, unit: str, output: str, storage: St
         where = f"row {lineage['source_row']} sample {lineage['sample']}"
         try:
             data = picture_of(image, output, storage)
-            with Image.open(io.BytesIO(data)) as picture:
-                picture.load()
+            check_decodes(data, max_px=LARGEST_IMAGE_PX)
         except ObjectMissing:
             yield Problem("missing part", picture_path(image), f"the picture of {where} is gone", unit)
-        except (OSError, ValueError, SyntaxError) as error:
+        except RowError as error:
             yield Problem("undecodable picture", part.path, f"{where}: {error}", unit)
         else:
             yield from _wrong_digests([(data, lineage)], part, unit)

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from unipic.pipeline.images.decode import open_image
+
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 SOFTWARE = "UniPic Batch"
 EXIF_MAX_BYTES = 60_000  # a JPEG segment ends at 65,533
@@ -37,30 +39,30 @@ def encode(pixels: np.ndarray, *, image_format: str, quality: int, facts: Mappin
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"pixels must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     clean = {name: text.encode("utf-8", "replace").decode() for name, text in sorted(facts.items())}
     out = BytesIO()
     if image_format == "png":
-        picture.save(out, "PNG", pnginfo=_png_text(clean))
+        image.save(out, "PNG", pnginfo=_png_text(clean))
         return out.getvalue()
     exif = _exif(clean)
     xmp = _XMP.encode()
     if image_format == "jpeg":
-        picture.save(out, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2, exif=exif, xmp=xmp)
+        image.save(out, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2, exif=exif, xmp=xmp)
     elif image_format == "webp":
-        picture.save(out, "WEBP", quality=quality, method=4, exif=exif, xmp=xmp)
+        image.save(out, "WEBP", quality=quality, method=4, exif=exif, xmp=xmp)
     else:
         raise ValueError(f"image_format must be png, jpeg or webp, got {image_format!r}")
     return out.getvalue()
 
 
 def facts_of(data: bytes) -> dict[str, str]:
-    """The facts `encode` put in; {} for a picture that is not one of ours, or no picture."""
+    """The facts `encode` put in; {} for an image that is not one of ours, or no image."""
     try:
-        with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
-            if picture.format == "PNG":
-                return _from_png(picture)
-            return _from_exif(picture.getexif())
+        with open_image(data, max_px=None, formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.format == "PNG":
+                return _from_png(image)
+            return _from_exif(image.getexif())
     except Exception:  # a foreign file may be broken in any way; it is not ours then
         return {}
 
@@ -74,12 +76,12 @@ def _png_text(facts: Mapping[str, str]) -> PngInfo:
     return text
 
 
-def _from_png(picture: Image.Image) -> dict[str, str]:
-    if picture.info.get("Software") != SOFTWARE:
+def _from_png(image: Image.Image) -> dict[str, str]:
+    if image.info.get("Software") != SOFTWARE:
         return {}
     return {
         str(name): str(value)
-        for name, value in picture.info.items()
+        for name, value in image.info.items()
         if isinstance(value, str) and name not in {"Software", _XMP_KEY}
     }
 

@@ -1,4 +1,4 @@
-"""The model as the pipeline sees it: the only file here that imports `unipic.model`, and only when it is needed."""
+"""The model as the pipeline sees it. `unipic.model` is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from unipic.pipeline.stages.checkpoint_cache import local_copy
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
 
 class Engine(Protocol):
@@ -33,13 +32,6 @@ class Engine(Protocol):
 
 
 MakeEngine = Callable[[RunContext], Engine]
-
-
-def fit(picture: Image.Image, *, task: str, image_size: int) -> np.ndarray:
-    """The picture as the model takes it: (S, S, 3) uint8, padded (caption) or cropped (edit) to a square."""
-    from unipic.model.pixels import fit as model_fit
-
-    return model_fit(picture, task=task, image_size=image_size)  # type: ignore[arg-type]
 
 
 class UniPicEngine:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import redact
-from unipic.pipeline.images.images import encode
+from unipic.pipeline.images.encode import encode
 from unipic.pipeline.job import ImageParams, Job
 from unipic.pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
 from unipic.pipeline.manifests.manifest import read_unit
@@ -144,6 +144,8 @@ def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes 
     bad = answered.filter(pc.is_valid(answered.column("fault"))).select(["row", "sample", "fault"]).to_pylist()
     if not bad:
         return None
+    # A second read: which rows a replica rejects is only known when it has answered. Carrying every column of every
+    # row until then would put the manifest's widest cells into each block, for rows that are rare.
     columns = [name for name in context.columns if name != "rejection"]
     source = read_unit(unit, columns, context.storage)
     rows = source.take(pa.array([row["row"] - unit.first_row for row in bad], pa.int64()))

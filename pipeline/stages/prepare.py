@@ -13,8 +13,11 @@ import pyarrow.compute as pc
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.crashpoints import crash_point
 from unipic.pipeline.errors import OutputError, RowError, redact_url
+from unipic.pipeline.images.decode import ImageLimits, decode
+from unipic.pipeline.images.encode import facts_of
+from unipic.pipeline.images.fetch import fetch
+from unipic.pipeline.images.fit import fit
 from unipic.pipeline.images.http import HttpSource
-from unipic.pipeline.images.images import PictureLimits, decode, facts_of, fetch
 from unipic.pipeline.job import CaptionParams, EditParams, ImageParams
 from unipic.pipeline.lineage import derive_seed, identity, sha256
 from unipic.pipeline.manifests.manifest import bindings, read_unit
@@ -23,7 +26,7 @@ from unipic.pipeline.records import FAULT, Unit, digest
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable, without_signatures
 from unipic.pipeline.storage.paths import is_s3
 
-FETCH_THREADS = 8  # pictures of one unit in flight at once: fetching waits on the network, Pillow frees the GIL
+FETCH_THREADS = 8  # images of one unit in flight at once: fetching waits on the network, Pillow frees the GIL
 LONGEST_SEED = 100  # characters; Python refuses to make a number of very many digits
 
 PREPARED = pa.schema(
@@ -44,7 +47,7 @@ PREPARED = pa.schema(
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Image:
     pixels: bytes
     source: str
     sha256: str
@@ -53,7 +56,7 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Work:
-    """A unit's rows, and what making them ready takes; pictures are below `root`, which their paths call `alias`."""
+    """A unit's rows, and what making them ready takes; images are below `root`, which their paths call `alias`."""
 
     unit: Unit
     context: RunContext
@@ -64,13 +67,13 @@ class _Work:
 
 
 def prepare(unit: Unit, context: RunContext) -> pa.Table:
-    """Read `unit` and make every row of it ready for a replica, or faulty.
+    """Read `unit` and make every row of it ready for a replica, or reject it.
 
     Returns:
         A table of `PREPARED`, one row per manifest row and sample in order, then the job's `keep` columns.
 
     Raises:
-        StorageError: the manifest file or the store itself is out of reach (a missing picture is a row's fault).
+        StorageError: the manifest file or the store itself is out of reach (a missing image only rejects its row).
     """
     crash_point("prepare.start")
     job = context.job
@@ -109,9 +112,9 @@ def _record(work: _Work, at: int) -> list[dict[str, Any]]:
         record["prompt"] = _prompt(value, job.params)
         own_seed = _seed(value)
         if "image" in work.roles:
-            picture = _picture(value["image"], work)
-            record |= {"pixels": picture.pixels, "source": picture.source, "input_sha256": picture.sha256}
-            record["parent"] = _parent(work.rows, at) or picture.parent
+            image = _image(value["image"], work)
+            record |= {"pixels": image.pixels, "source": image.source, "input_sha256": image.sha256}
+            record["parent"] = _parent(work.rows, at) or image.parent
     except RowError as error:
         record["fault"] = {"kind": error.kind, "message": str(error), "stage": "prepare", "attempts": 1}
     record["row_digest"] = digest([record["id"], record.get("prompt"), own_seed, record.get("input_sha256")])
@@ -186,12 +189,10 @@ def _sample_seeds(own_seed: int | None, params: ImageParams, row_identity: str) 
     return [own_seed, *(derive_seed(own_seed, "", sample) for sample in range(1, params.samples_per_row))]
 
 
-def _picture(value: object, work: _Work) -> _Picture:
-    from unipic.pipeline.stages.engine import fit
-
+def _image(value: object, work: _Work) -> _Image:
     job = work.context.job
     source = job.input
-    limits = PictureLimits(max_px=int(source.max_image_mpx * 1e6), max_bytes=int(source.max_image_mb * 1e6))
+    limits = ImageLimits(max_px=int(source.max_image_mpx * 1e6), max_bytes=int(source.max_image_mb * 1e6))
     fetched = fetch(
         value,
         root=work.root,
@@ -202,13 +203,13 @@ def _picture(value: object, work: _Work) -> _Picture:
         http=HttpSource(deadline_s=source.http_deadline_s) if source.allow_http else None,
     )
     pixels = fit(decode(fetched.data, limits), task=job.task, image_size=job.image_size)
-    return _Picture(pixels.tobytes(), fetched.source, fetched.sha256, facts_of(fetched.data).get("lineage_id"))
+    return _Image(pixels.tobytes(), fetched.source, fetched.sha256, facts_of(fetched.data).get("lineage_id"))
 
 
 def _whereabouts(unit: Unit, context: RunContext) -> tuple[str, str]:
-    """The folder that holds the unit's pictures, and what their paths call it ("": the same).
+    """The folder that holds the unit's images, and what their paths call it ("": the same).
 
-    A part of an output of ours names pictures in the `images` folder beside its own `data`, from where the run stood
+    A part of an output of ours names images in the `images` folder beside its own `data`, from where the run stood
     that wrote them: the output may have moved since, or its uri may be relative.
     """
     root = context.job.input.image_root or unit.file.root
@@ -223,7 +224,7 @@ def _whereabouts(unit: Unit, context: RunContext) -> tuple[str, str]:
 
 
 def _parent(rows: pa.Table, at: int) -> str | None:
-    """The lineage id of the row whose output this row's picture is, where the manifest is itself an output of ours."""
+    """The lineage id of the row whose output this row's image is, where the manifest is itself an output of ours."""
     if "lineage" not in rows.column_names:
         return None
     lineage = rows.column("lineage").slice(at, 1)

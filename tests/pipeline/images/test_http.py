@@ -24,8 +24,9 @@ from PIL import Image
 from tests.fakes import all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
 from unipic.pipeline.errors import RowError
+from unipic.pipeline.images.decode import ImageLimits
+from unipic.pipeline.images.fetch import fetch
 from unipic.pipeline.images.http import HttpSource, is_public
-from unipic.pipeline.images.images import PictureLimits, fetch
 from unipic.pipeline.storage.storage import Storage
 
 BODY = b"a picture's bytes"
@@ -443,7 +444,7 @@ def test_a_name_nobody_knows_and_a_port_nobody_listens_at_are_unavailable() -> N
 
 
 def test_the_web_is_refused_unless_the_job_allows_it(tmp_path: Path) -> None:
-    limits = PictureLimits(max_px=100, max_bytes=100)
+    limits = ImageLimits(max_px=100, max_bytes=100)
     with nobody_may_call() as port:
         error = fault(
             lambda: fetch(

@@ -16,11 +16,13 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from unipic.pipeline.errors import AccessDenied, RowError, StorageUnavailable
-from unipic.pipeline.images.images import PictureLimits, decode, encode, facts_of, fetch
+from unipic.pipeline.images.decode import ImageLimits, check_decodes, decode, open_image
+from unipic.pipeline.images.encode import encode, facts_of
+from unipic.pipeline.images.fetch import fetch
 from unipic.pipeline.storage.errors import from_request
 from unipic.pipeline.storage.storage import Storage
 
-LIMITS = PictureLimits(max_px=64_000_000, max_bytes=10_000_000)
+LIMITS = ImageLimits(max_px=64_000_000, max_bytes=10_000_000)
 RNG = np.random.default_rng(7)
 PIXELS = RNG.integers(0, 255, (64, 48, 3), dtype=np.uint8)
 
@@ -40,7 +42,7 @@ def png(width_px: int, height_px: int, *chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
 
 
-def refused(data: bytes, limits: PictureLimits = LIMITS) -> RowError:
+def refused(data: bytes, limits: ImageLimits = LIMITS) -> RowError:
     with pytest.raises(RowError, match=r".+") as caught:
         decode(data, limits)
     return caught.value
@@ -61,7 +63,7 @@ def test_a_header_that_claims_too_many_pixels_is_rejected_before_decoding() -> N
 
 
 def test_a_large_picture_within_its_limit_is_decoded() -> None:
-    limits = PictureLimits(max_px=100_000_000, max_bytes=10_000_000)
+    limits = ImageLimits(max_px=100_000_000, max_bytes=10_000_000)
     assert decode(encoded(Image.new("1", (10_000, 9_000)), "PNG"), limits).size == (10_000, 9_000)
 
 
@@ -208,6 +210,24 @@ def test_a_prompt_of_a_hundred_thousand_characters_still_encodes(image_format: s
     assert kept["prompt"].startswith("犬" * 5000)
 
 
+def test_limits_on_pixels_are_each_callers_own_and_the_process_keeps_pillows() -> None:
+    header = png(20_000, 20_000, chunk(b"IDAT", b"never read"))
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert open_image(header, max_px=20_000 * 20_000).size == (20_000, 20_000), "more than Pillow's own limit"
+    with pytest.raises(RowError, match="400,000,000 pixels, the limit is 399,999,999"):
+        open_image(header, max_px=20_000 * 20_000 - 1)
+    assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def test_an_output_is_checked_under_a_limit_too() -> None:
+    data = encode(PIXELS, image_format="png", quality=1, facts={})
+    check_decodes(data, max_px=48 * 64)
+    with pytest.raises(RowError, match="the limit is 3,071"):
+        check_decodes(data, max_px=48 * 64 - 1)
+    with pytest.raises(RowError, match="truncated"):
+        check_decodes(data[:-20], max_px=48 * 64)
+
+
 def test_foreign_and_broken_pictures_have_no_facts() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("prompt", "someone else's")
@@ -225,7 +245,7 @@ def test_encoding_refuses_other_shapes_and_formats() -> None:
 # --- fetching --------------------------------------------------------------------------------------------------
 
 
-def get(value: object, root: str, *, limits: PictureLimits = LIMITS, allow_outside_root: bool = False) -> Any:
+def get(value: object, root: str, *, limits: ImageLimits = LIMITS, allow_outside_root: bool = False) -> Any:
     return fetch(value, root=root, storage=Storage(), limits=limits, allow_outside_root=allow_outside_root)
 
 
@@ -341,7 +361,7 @@ def test_a_signed_address_leaves_no_secret(tmp_path: Path) -> None:
 
 def test_a_picture_of_too_many_bytes_is_rejected_without_reading_it(tmp_path: Path) -> None:
     (tmp_path / "big.png").write_bytes(b"x" * 101)
-    limits = PictureLimits(max_px=100, max_bytes=100)
+    limits = ImageLimits(max_px=100, max_bytes=100)
     for value in ("big.png", b"x" * 101):
         error = fault(value, str(tmp_path), limits=limits)
         assert error.kind == "PictureTooLarge"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from unipic.pipeline.errors import ManifestError
-from unipic.pipeline.images.images import PictureLimits, fetch
+from unipic.pipeline.images.decode import ImageLimits
+from unipic.pipeline.images.fetch import fetch
 from unipic.pipeline.job import Input
 from unipic.pipeline.manifests.manifest import Manifest, discover, head, read_unit, units
 from unipic.pipeline.storage.storage import Storage
@@ -36,7 +37,7 @@ def test_pictures_become_rows_sorted_by_path(tmp_path: Path) -> None:
     (unit,) = units(store(manifest, tmp_path / "out"), 64)
     (first, *_) = read_unit(unit, ["id", "image", "source_bytes"], STORAGE).to_pylist()
     assert first == {"id": "a/y.webp", "image": "a/y.webp", "source_bytes": 8}
-    limits = PictureLimits(max_px=1, max_bytes=100)
+    limits = ImageLimits(max_px=1, max_bytes=100)
     got = fetch(first["image"], root=unit.file.root, storage=STORAGE, limits=limits, allow_outside_root=False)
     assert got.data == b"a/y.webp"
 
