@@ -17,5 +17,6 @@ def _integer_as_float(value: Any) -> Any:
     return float(value) if type(value) is int else value
 
 
-Real = Annotated[float, BeforeValidator(_integer_as_float)]
+INTEGER_AS_FLOAT = BeforeValidator(_integer_as_float)
+Real = Annotated[float, INTEGER_AS_FLOAT]
 """A float that may be written without a decimal point, although types are strict."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from unipic.pipeline.closed import Closed, Real
+from unipic.pipeline.closed import INTEGER_AS_FLOAT, Closed, Real
 from unipic.pipeline.storage.options import StorageOptions
 
 Task = Literal["generate", "edit", "caption"]
@@ -195,7 +195,9 @@ class Limits(Closed):
     until: str | None = Field(
         None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description='Local time of day to stop at, quoted: "07:00".'
     )
-    max_hours: Real | None = Field(None, gt=0, le=10_000, description="Hours after which no new unit starts.")
+    max_hours: Annotated[float, Field(gt=0, le=10_000), INTEGER_AS_FLOAT] | None = Field(
+        None, description="Hours after which no new unit starts."
+    )
     grace_s: Real = Field(
         120.0, ge=0, le=86_400, description="Seconds that units in flight get to finish after a stop."
     )

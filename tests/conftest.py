@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import PACKAGE, ROOT
 from unipic.pipeline.crashpoints import VARIABLE
 
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # before anything imports Ray
+# Processes that tests start, and Ray's workers, import this checkout: from any folder, whatever is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), str(ROOT), os.environ.get("PYTHONPATH")]))
 
 pytest_plugins = ["tests.servers"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.places import ROOT
+
 FACE = ROOT / ".package" / "unipic"
 ROOMS = ("model", "pipeline", "jobs")
 FILES = sorted([path for room in ROOMS for path in (ROOT / room).rglob("*.py")] + list(FACE.glob("*.py")))

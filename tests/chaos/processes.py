@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
+
 REPLICA, TASK, IDLE = ("ReplicaStage",), ("prepare_stage", "finish_stage"), ("ray::IDLE",)
 LIFE_S = 150.0
 FOUND_S = 3.0
@@ -34,7 +35,7 @@ class Life:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.one_run", str(spec)],
             cwd=ROOT,
-            env={**os.environ, **env, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **env},
             stdout=subprocess.PIPE,
             stderr=(spec.parent / "stderr.txt").open("ab"),
             start_new_session=True,

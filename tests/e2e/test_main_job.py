@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 from tests.e2e.command_line import FAST, SIZE, unipic, write_job
+from tests.places import SHARED
 from tests.servers import S3Server
 from unipic.pipeline.lineage import recompute_id
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.storage import Storage
 
-GENEVAL = Path(__file__).parents[3] / "shared" / "benchmarks" / "geneval" / "evaluation_metadata.jsonl"
+GENEVAL = SHARED / "benchmarks" / "geneval" / "evaluation_metadata.jsonl"
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.places import ROOT
 from unipic.jobs import cli
 from unipic.jobs.terminal.signals import Signals
 from unipic.model.init_tiny import init_tiny
 from unipic.pipeline.errors import CheckpointError, EngineError, StorageUnavailable
 
-ROOT = Path(__file__).resolve().parents[2]
 GOOD = ROOT / "configs" / "generate.yaml"
 
 COMMANDS = [

@@ -12,11 +12,11 @@ import pytest
 import typer
 import yaml
 
+from tests.places import ROOT
 from unipic.jobs.cli import app
 from unipic.jobs.spec.load import json_schema, load_job
 from unipic.pipeline.errors import SpecError
 
-ROOT = Path(__file__).resolve().parents[2]
 JOB_FILES = sorted((ROOT / "configs").glob("*.yaml"))
 SCHEMA = ROOT / "configs" / "job.schema.json"
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.places import ROOT
 from unipic.model.checkpoint import CheckpointFault, digests, verify, write_digests
 from unipic.model.config import from_json, published, tiny, to_json
 from unipic.model.engine import Engine
@@ -144,4 +145,4 @@ def test_light_modules_load_no_torch() -> None:
         "import sys, unipic.model.config, unipic.model.checkpoint, unipic.model.pixels\n"
         "assert not {'torch', 'ray', 'transformers'} & set(sys.modules), sorted(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

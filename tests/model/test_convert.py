@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.model.published_layout import HEADS, llm_json, published_weights, write_published
+from tests.places import ROOT
 from unipic.model import tensorfile
 from unipic.model.checkpoint import CheckpointFault, digests, verify
 from unipic.model.config import tiny
@@ -202,7 +203,7 @@ def grown_bytes(work: str, *folders: Path) -> int:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     return int(done.stdout)
 

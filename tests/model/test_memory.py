@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.places import ROOT
 from unipic.model.bench import measure_all, profile
 from unipic.model.config import published, tiny
 from unipic.model.engine import CaptionSettings, Engine, SamplingSettings
@@ -89,7 +89,7 @@ def test_what_is_measured_stays_within_the_estimate() -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     measured_bytes, estimated_bytes = map(int, done.stdout.split())

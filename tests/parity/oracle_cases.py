@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.places import SHARED
 from unipic.model.convert import convert
 from unipic.model.loading import load_model, load_prompts
 
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
+REFERENCE = SHARED / "oracle"
 CHECKPOINT = "checkpoint"
 
 

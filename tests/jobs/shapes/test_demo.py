@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.jobs.shapes.test_report import Reader
+from tests.places import ROOT
 from unipic.jobs.shapes import demo_cases as demo_shapes
 from unipic.jobs.shapes.demo import make_checkpoint
 from unipic.jobs.shapes.questions import png, rows_of
@@ -23,7 +23,6 @@ from unipic.model.tiny.world.samplers import PromptCase
 from unipic.model.tiny.world.scene import render
 from unipic.pipeline.lineage import LINEAGE
 
-ROOT = Path(__file__).resolve().parents[3]
 TOLD = ("$ unipic run configs/demo-generate.yaml", "96 of 96 rows ok, 0 rejected", "captions judged", "That took ")
 
 
@@ -121,11 +120,9 @@ def test_the_demo_takes_the_checkpoint_that_ships(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_makes_pictures_captions_edits_and_a_page(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "unipic.jobs.shapes.demo"],
         cwd=tmp_path,
-        env=environment,
         capture_output=True,
         text=True,
         check=False,

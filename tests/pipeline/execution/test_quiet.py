@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import all_rows, make_job
+from tests.places import ROOT
 from unipic.pipeline.execution.driver import UNIT_TRIES
 from unipic.pipeline.supervision.failures import LOSSES
 
@@ -58,10 +59,10 @@ def test_on_real_ray_replicas_that_die_outside_a_micro_batch_leave_our_words_alo
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(REAL)
-    root = Path(__file__).resolve().parents[3]
-    env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{tmp_path}", "RAY_AUTH_MODE": "disabled"}
+    path = os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path)])
+    env = {**os.environ, "PYTHONPATH": path, "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, str(script), str(tmp_path), str(deaths)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=root, timeout=250, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=250, check=False)
     assert done.stdout.startswith(said) and done.stdout.count("\n") == 1, done.stdout + done.stderr
     assert done.stderr == ""
     assert len(list(tmp_path.glob("death-*"))) == min(deaths, LOSSES * UNIT_TRIES)
