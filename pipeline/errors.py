@@ -21,6 +21,7 @@ Messages are whole sentences without credentials: every URI in them went through
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _SCHEME = "[a-z][a-z0-9+.-]{0,30}://"  # bounded, as are the parameters below: hostile cells are megabytes long
@@ -167,3 +168,9 @@ class StorageUnavailable(StorageError):
 
 class EngineError(UniPicError):
     """A replica failed for a reason that is not one row's."""
+
+
+def together(faults: Sequence[UniPicError], kind: type[UniPicError]) -> UniPicError:
+    """One error for all of `faults`, which are not none: the only one itself, or a `kind` with a line for each."""
+    lines = list(dict.fromkeys(str(fault) for fault in faults))
+    return faults[0] if len(lines) == 1 else kind("\n".join([f"{len(lines)} faults", *lines]))

@@ -10,8 +10,10 @@ from typing import Any
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.job import Job
+from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.ids import LOOKED_AT_ROWS, IdCount, count_ids
-from unipic.pipeline.manifests.manifest import Manifest, bindings, head, units
+from unipic.pipeline.manifests.manifest import Manifest, units
+from unipic.pipeline.manifests.reading import head
 from unipic.pipeline.output.run_record import Run, removed, rows_stay
 from unipic.pipeline.preflight import examine
 from unipic.pipeline.records import ManifestFile

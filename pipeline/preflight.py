@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from unipic.pipeline.context import RunContext
-from unipic.pipeline.errors import JobError, UniPicError
+from unipic.pipeline.errors import JobError, UniPicError, together
 from unipic.pipeline.job import Job
-from unipic.pipeline.manifests.manifest import Manifest, bindings, column_faults, read_unit, together
+from unipic.pipeline.manifests.columns import bindings, column_faults
+from unipic.pipeline.manifests.manifest import Manifest
+from unipic.pipeline.manifests.reading import read_unit
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Unit

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.job import AnyJob, Job
-from unipic.pipeline.manifests.manifest import discover
+from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.records import Receipt, Unit
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.storage import Storage

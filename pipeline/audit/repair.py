@@ -225,7 +225,7 @@ def _file_fault(recorded: ManifestFile, manifest: Manifest) -> str:
     now = next((one for one in manifest.files if one.name == recorded.name), None)
     if now is None:
         return f"the manifest file {recorded.name} is gone. Put it back, or drop its rows with `unipic prune`."
-    pictures = [name for one in manifest.replaced if one.name == recorded.name for name in one.pictures]
+    pictures = [name for one in manifest.replaced if one.name == recorded.name for name in one.images]
     if pictures or changed([recorded], [now]):
         what = f"pictures of the manifest ({', '.join(pictures[:5])})" if pictures else f"manifest file {recorded.name}"
         return f"{what} changed. Put back what was there, or do them again with `unipic run --changed redo`."

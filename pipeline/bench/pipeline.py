@@ -17,7 +17,8 @@ from unipic.pipeline.context import RunContext
 from unipic.pipeline.execution.driver import WAVE_UNITS
 from unipic.pipeline.execution.graph import cluster, outcomes
 from unipic.pipeline.job import Compute, GenerateJob, ImageParams, Input, Model, Output, Replicas
-from unipic.pipeline.manifests.manifest import discover, units
+from unipic.pipeline.manifests.discovery import discover
+from unipic.pipeline.manifests.manifest import units
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.checkpoint_cache import describe
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine

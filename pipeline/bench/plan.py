@@ -47,7 +47,8 @@ def bench_plan(rows: int = 10_000_000) -> PlanBench:
 def _plan(folder: str) -> tuple[int, float, int]:
     """(units, seconds, growth of peak memory in bytes) of planning in this process."""
     from unipic.pipeline.job import Input
-    from unipic.pipeline.manifests.manifest import discover, units
+    from unipic.pipeline.manifests.discovery import discover
+    from unipic.pipeline.manifests.manifest import units
     from unipic.pipeline.storage.storage import Storage
 
     before_bytes = peak_bytes()

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from unipic.pipeline.errors import ManifestError
-from unipic.pipeline.manifests import image_folder as picture_folder
+from unipic.pipeline.manifests import image_folder
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
-from unipic.pipeline.manifests.parquet import plain_type
+from unipic.pipeline.manifests.parquet_footers import plain_type
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.storage.parquet import open_parquet
 from unipic.pipeline.storage.storage import Storage
@@ -91,7 +91,7 @@ def _columns(
 ) -> Iterator[pa.Array | pa.ChunkedArray]:
     if not file.uri:  # a listing that is not stored yet
         assert manifest.listing is not None
-        yield picture_folder.read_listing(manifest.listing).column(column).slice(0, rows)
+        yield image_folder.read_listing(manifest.listing).column(column).slice(0, rows)
     elif file.format != "parquet":
         yield text_manifests.load(file, storage).column(column).slice(0, rows)
     else:

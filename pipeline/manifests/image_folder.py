@@ -1,4 +1,4 @@
-"""A folder of pictures as a manifest: a Parquet listing whose row numbers stay what they are."""
+"""A folder of images as a manifest: a Parquet listing whose row numbers stay what they are."""
 
 from __future__ import annotations
 
@@ -24,33 +24,34 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Replaced:
-    """Pictures that are others now than when they were listed.
+    """Images that are others now than when they were listed.
 
     Attributes:
         name: of the stored listing.
         rows: theirs, in it.
-        pictures: their names.
-        mends: for each the command that gives it its time back, if nothing else tells it from what was listed, or "".
-        listing: the listing's bytes with the pictures as they are now, each in its old row.
+        images: their names.
+        touch_commands: for each the command that gives it its time back, if nothing else tells it from what was listed,
+            or "".
+        listing: the listing's bytes with the images as they are now, each in its old row.
     """
 
     name: str
     rows: tuple[int, ...]
-    pictures: tuple[str, ...]
-    mends: tuple[str, ...]
+    images: tuple[str, ...]
+    touch_commands: tuple[str, ...]
     listing: bytes
 
 
-def is_picture(uri: str) -> bool:
+def is_image(uri: str) -> bool:
     """Whether the name says so; what the bytes really are is found out by decoding."""
     return uri.lower().endswith(SUFFIXES)
 
 
-def make_listing(pictures: Sequence[FileInfo], base: str) -> bytes | None:
-    """The listing of these pictures, sorted by relative path: the same pictures, the same bytes. None for none."""
-    if not pictures:
+def make_listing(images: Sequence[FileInfo], base: str) -> bytes | None:
+    """The listing of these images, sorted by relative path: the same images, the same bytes. None for none."""
+    if not images:
         return None
-    rows = sorted((relative(info.uri, base), info) for info in pictures)
+    rows = sorted((relative(info.uri, base), info) for info in images)
     columns = [
         [name for name, _ in rows],
         [name for name, _ in rows],
@@ -64,24 +65,24 @@ def find_replaced(name: str, listing: pa.Table, present: Mapping[str, FileInfo])
     """What of `listing` was replaced under its name.
 
     Args:
-        present: relative path → the picture there is now; one that is gone is not replaced.
+        present: relative path → the image there is now; one that is gone is not replaced.
 
     Returns:
-        None where every picture that is still there is the one that was listed.
+        None where every image that is still there is the one that was listed.
     """
     images, sizes, versions = (listing.column(column).to_pylist() for column in ("image", "source_bytes", "version"))
-    rows, mends = [], []
+    rows, touch_commands = [], []
     for row, image in enumerate(images):
         info = present.get(image)
         if info is not None and (info.size_bytes, info.version) != (sizes[row], versions[row]):
             rows.append(row)
             only_time = info.size_bytes == sizes[row] and not is_s3(info.uri)
-            mends.append(touch_command(info.uri, versions[row]) if only_time else "")
+            touch_commands.append(touch_command(info.uri, versions[row]) if only_time else "")
             sizes[row], versions[row] = info.size_bytes, info.version
     if not rows:
         return None
     now = _written(pa.table([listing.column("id"), listing.column("image"), sizes, versions], schema=SCHEMA))
-    return Replaced(name, tuple(rows), tuple(images[row] for row in rows), tuple(mends), now)
+    return Replaced(name, tuple(rows), tuple(images[row] for row in rows), tuple(touch_commands), now)
 
 
 def listing_name(listing: bytes) -> str:
@@ -94,10 +95,10 @@ def read_listing(listing: bytes) -> pa.Table:
         table = read_parquet(io.BytesIO(listing))
     except pa.ArrowException as error:
         raise ManifestError(
-            "A stored listing of pictures is damaged.", remedy="Restore _unipic/listings of the output."
+            "A stored listing of images is damaged.", remedy="Restore _unipic/listings of the output."
         ) from error
     if table.schema.names != SCHEMA.names:
-        raise ManifestError(f"A stored listing of pictures has the columns {', '.join(table.schema.names)}.")
+        raise ManifestError(f"A stored listing of images has the columns {', '.join(table.schema.names)}.")
     return table
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from unipic.pipeline.errors import EmptyManifest, ManifestError
 from unipic.pipeline.images.archives import archive_kind
-from unipic.pipeline.manifests import image_folder as picture_folder
+from unipic.pipeline.manifests import image_folder
 from unipic.pipeline.storage.paths import is_s3, local_path, relative
 from unipic.pipeline.storage.storage import FileInfo, Storage
 
@@ -38,7 +38,7 @@ def find(manifest: str, storage: Storage, *, outside: str = "") -> tuple[str, li
     if not others:
         raise ManifestError(
             f"No file matches {uri} but those in {outside}, which is this job's own output.",
-            remedy="Mend input.manifest or output.uri.",
+            remedy="Correct input.manifest or output.uri.",
         )
     return folder, others
 
@@ -56,19 +56,19 @@ def suitable(found: Sequence[FileInfo], wanted: str) -> list[FileInfo]:
 
 
 def no_manifest(manifest: str, found: Sequence[FileInfo]) -> ManifestError:
-    """Says what `found`, in which there is neither a manifest nor a picture, is instead."""
+    """Says what `found`, in which there is neither a manifest nor an image, is instead."""
     for info in found:
         if kind := archive_kind(info.uri):
             return ManifestError(
                 f"{info.uri} is {kind}, which is never opened.",
-                remedy="Unpack it, and name a manifest or the folder of pictures.",
+                remedy="Unpack it, and name a manifest or the folder of images.",
             )
-    endings = f"Manifests end in {', '.join(FORMATS)}, pictures in {', '.join(picture_folder.SUFFIXES)}"
+    endings = f"Manifests end in {', '.join(FORMATS)}, images in {', '.join(image_folder.SUFFIXES)}"
     if [info.uri.rpartition("/")[2] for info in found] == [manifest.rpartition("/")[2]]:
         return ManifestError(f"{manifest} is no manifest by its name.", remedy=f"{endings}; or set input.format.")
     others = f"{len(found)} other file{'' if len(found) == 1 else 's'}"
     return EmptyManifest(
-        f"{manifest} has neither a manifest nor pictures in it: {others}.",
+        f"{manifest} has neither a manifest nor images in it: {others}.",
         remedy=f"{endings}; or set input.format.",
     )
 
@@ -80,13 +80,13 @@ def _at(uri: str, storage: Storage) -> tuple[str, list[FileInfo]]:
     if rest:
         found = storage.glob(uri)
         if not found:
-            raise ManifestError(f"No file matches {uri}.", remedy="Mend input.manifest.")
+            raise ManifestError(f"No file matches {uri}.", remedy="Correct input.manifest.")
         return folder, found
     folder = uri.rstrip("/")
     found = [info for info in storage.list(folder, recursive=True) if not _hidden(relative(info.uri, folder))]
     if not found:
         if not is_s3(uri) and os.path.isdir(folder):
-            raise EmptyManifest(f"The folder {folder} is empty: no manifest and no pictures in it.")
+            raise EmptyManifest(f"The folder {folder} is empty: no manifest and no images in it.")
         raise ManifestError(f"There is no manifest at {uri}: no file, and no folder with files in it.")
     return folder, found
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +16,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from unipic.pipeline.errors import ManifestError
-from unipic.pipeline.manifests.parquet import check_version
+from unipic.pipeline.manifests.cache import ManifestCache, cache_of
+from unipic.pipeline.manifests.changes import check_version, current_version
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.storage.errors import TooManyBytes
 from unipic.pipeline.storage.parquet import buffer_of
@@ -26,8 +25,6 @@ from unipic.pipeline.storage.storage import Storage
 
 MAX_BYTES = 2**30
 CHUNK_ROWS = 50_000
-CACHED_FILES = 4
-CACHED_BYTES = 2**30
 
 USE_COMMAS = "Its columns look joined: in a CSV manifest, columns are separated by commas."
 _JSON_FAULTS = {
@@ -40,33 +37,22 @@ _JSON_FAULTS = {
     "Invalid control character at": "a control character stands in a text there",
 }
 
-_lock = threading.Lock()
-_tables: OrderedDict[tuple[str, str, str], pa.Table] = OrderedDict()
-
 
 def load(file: ManifestFile, storage: Storage) -> pa.Table:
     """The whole manifest file. Raises ManifestError, naming it and where it is faulty."""
-    key = (file.uri, file.version, file.format)
-    with _lock:
-        if key not in _tables:
-            _tables[key] = _read(file, storage)
-        _tables.move_to_end(key)
-        table = _tables[key]
-        while len(_tables) > 1 and (
-            len(_tables) > CACHED_FILES or sum(held.nbytes for held in _tables.values()) > CACHED_BYTES
-        ):
-            _tables.popitem(last=False)
-        return table
+    cache: ManifestCache[Any] = cache_of(storage)
+    key = (file.uri, current_version(file, storage), file.format)
+    return cache.texts.get(key, lambda: _read(file, storage))
 
 
 def _read(file: ManifestFile, storage: Storage) -> pa.Table:
-    check_version(file.uri, file.version, storage.info(file.uri).version)
     try:
         data = storage.read(file.uri, max_bytes=MAX_BYTES)
     except TooManyBytes as error:
         raise ManifestError(
             f"{file.uri} is too large to be read whole: {error.message}", remedy="Convert it to Parquet."
         ) from error
+    check_version(file, storage)  # afterwards: what was read before a change is then refused too
     if file.format == "csv":
         return _csv(data, file.uri)
     try:

@@ -16,8 +16,9 @@ from itertools import islice
 
 from unipic.pipeline.errors import ObjectMissing, OutputError
 from unipic.pipeline.job import Job
+from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.manifests.image_folder import Replaced
-from unipic.pipeline.manifests.manifest import Manifest, discover
+from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.run_record import (
     Changed,
     Run,
@@ -206,7 +207,7 @@ class Ledger:
         """
         done = self.done()
         rejected: dict[str, Counter[int]] = {}
-        for row, name, mend in zip(replaced.rows, replaced.pictures, replaced.mends, strict=True):
+        for row, name, mend in zip(replaced.rows, replaced.images, replaced.touch_commands, strict=True):
             unit = _unit_of(key, row, rows_per_unit)
             if unit in done:
                 if unit not in rejected:

@@ -12,7 +12,8 @@ from typing import Any
 from unipic.pipeline.context import code_version
 from unipic.pipeline.errors import ManifestError, ObjectMissing, StorageError
 from unipic.pipeline.job import Job
-from unipic.pipeline.manifests.manifest import Manifest, bindings
+from unipic.pipeline.manifests.columns import bindings
+from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, digest
 from unipic.pipeline.storage.errors import TooManyBytes
 from unipic.pipeline.storage.local import local_time, touch_command

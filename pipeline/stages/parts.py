@@ -16,7 +16,7 @@ from unipic.pipeline.errors import redact
 from unipic.pipeline.images.encode import encode
 from unipic.pipeline.job import ImageParams, Job
 from unipic.pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
-from unipic.pipeline.manifests.manifest import read_unit
+from unipic.pipeline.manifests.reading import read_unit
 from unipic.pipeline.records import OUTPUT_VERSION, PICTURE, Unit
 from unipic.pipeline.stages.redaction import without_signatures
 from unipic.pipeline.storage.paths import join

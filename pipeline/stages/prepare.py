@@ -20,7 +20,8 @@ from unipic.pipeline.images.fit import fit
 from unipic.pipeline.images.http import HttpSource
 from unipic.pipeline.job import CaptionParams, EditParams, ImageParams
 from unipic.pipeline.lineage import derive_seed, identity, sha256
-from unipic.pipeline.manifests.manifest import bindings, read_unit
+from unipic.pipeline.manifests.columns import bindings
+from unipic.pipeline.manifests.reading import read_unit
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import FAULT, Unit, digest
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable, without_signatures

@@ -16,7 +16,6 @@ from tests.chaos.faults import Died, Fates, FaultyStorage, Handover, fated
 from tests.fakes import FakeEngine
 from unipic.pipeline.errors import StorageUnavailable, UniPicError
 from unipic.pipeline.job import Job
-from unipic.pipeline.manifests import parquet as parquet_rows
 from unipic.pipeline.manifests.manifest import units
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.stages.commit import finish
@@ -57,9 +56,6 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
         Died: the process is gone.
         UniPicError: it gave up, in words.
     """
-    with parquet_rows._lock:  # a new process has read nothing yet
-        for cache in (parquet_rows._files, parquet_rows._groups, parquet_rows._cursors):
-            cache.clear()
     storage = FaultyStorage(fates, conditional=world.conditional, handover=handover)
     context, manifest, ledger = preflight(world.job, storage)
     context.__dict__["storage"] = storage

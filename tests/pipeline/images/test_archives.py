@@ -15,7 +15,7 @@ from tests.fakes import all_rows, make_job, write_prompts
 from tests.inprocess import run_here
 from unipic.pipeline.errors import EmptyManifest, ManifestError
 from unipic.pipeline.images.archives import archive_kind, archive_start
-from unipic.pipeline.manifests.manifest import discover
+from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.storage.storage import Storage
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -12,8 +12,8 @@ import pytest
 from tests.fakes import make_job
 from unipic.jobs.commands.plan import _lines
 from unipic.pipeline.errors import ManifestError
+from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.manifests.ids import IdCount, count_ids
-from unipic.pipeline.manifests.manifest import discover
 from unipic.pipeline.plan import plan
 from unipic.pipeline.storage.storage import Storage
 

@@ -11,7 +11,9 @@ from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.images.decode import ImageLimits
 from unipic.pipeline.images.fetch import fetch
 from unipic.pipeline.job import Input
-from unipic.pipeline.manifests.manifest import Manifest, discover, head, read_unit, units
+from unipic.pipeline.manifests.discovery import discover
+from unipic.pipeline.manifests.manifest import Manifest, units
+from unipic.pipeline.manifests.reading import head, read_unit
 from unipic.pipeline.storage.storage import Storage
 
 STORAGE = Storage()

@@ -13,20 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from unipic.pipeline.bench.plan import bench_plan
-from unipic.pipeline.errors import ManifestError
+from unipic.pipeline.errors import EmptyManifest, ManifestError, together
 from unipic.pipeline.job import AnyJob, Input, Job
-from unipic.pipeline.manifests import parquet as parquet_rows
-from unipic.pipeline.manifests.manifest import (
-    EmptyManifest,
-    Manifest,
-    bindings,
-    column_faults,
-    discover,
-    head,
-    read_unit,
-    together,
-    units,
-)
+from unipic.pipeline.manifests import parquet_rows
+from unipic.pipeline.manifests.columns import bindings, column_faults
+from unipic.pipeline.manifests.discovery import discover
+from unipic.pipeline.manifests.manifest import Manifest, units
+from unipic.pipeline.manifests.reading import head, read_unit
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.storage import Storage
 
@@ -139,7 +132,7 @@ def test_an_empty_manifest_is_refused_as_empty(tmp_path: Path) -> None:
     with pytest.raises(EmptyManifest, match=r"folder .* is empty"):
         found(tmp_path / "folder")
     (tmp_path / "folder/notes.txt").write_text("x")
-    with pytest.raises(EmptyManifest, match="neither a manifest nor pictures"):
+    with pytest.raises(EmptyManifest, match="neither a manifest nor images"):
         found(tmp_path / "folder")
 
 
@@ -267,12 +260,12 @@ def test_a_streamed_group_is_decoded_once_by_units_in_order(tmp_path: Path, monk
     monkeypatch.setattr(parquet_rows, "WHOLE_GROUP_BYTES", 0)
     made: list[int] = []
 
-    class Counting(parquet_rows._Cursor):
+    class Counting(parquet_rows.Cursor):
         def __init__(self, *args: Any) -> None:
             made.append(1)
             super().__init__(*args)
 
-    monkeypatch.setattr(parquet_rows, "_Cursor", Counting)
+    monkeypatch.setattr(parquet_rows, "Cursor", Counting)
     write(tmp_path / "m.parquet", 5000, row_group_size=5000)
     assert len(rows_of(found(tmp_path), ["n"], rows_per_unit=64)) == 5000
     assert len(made) == 1

@@ -20,7 +20,9 @@ from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.errors import ManifestError, OutputError, SpecError
 from unipic.pipeline.job import Input, Job
 from unipic.pipeline.manifests import text as text_manifests
-from unipic.pipeline.manifests.manifest import discover, read_unit, units
+from unipic.pipeline.manifests.discovery import discover
+from unipic.pipeline.manifests.manifest import units
+from unipic.pipeline.manifests.reading import read_unit
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.plan import plan
 from unipic.pipeline.preflight import preflight

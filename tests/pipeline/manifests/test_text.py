@@ -12,7 +12,9 @@ import pytest
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.job import Input
 from unipic.pipeline.manifests import text as text_manifests
-from unipic.pipeline.manifests.manifest import Manifest, discover, read_unit, units
+from unipic.pipeline.manifests.discovery import discover
+from unipic.pipeline.manifests.manifest import Manifest, units
+from unipic.pipeline.manifests.reading import read_unit
 from unipic.pipeline.storage.storage import Storage
 
 STORAGE = Storage()
