@@ -102,7 +102,7 @@ def plan(
     done = ledger.done()
     ids = [unit.id for unit in units(manifest, rows_per_unit)]
     units_done = sum(one in done for one in ids)
-    conditional = storage.conditional_puts(job.output.uri)
+    conditional = storage.conditional(job.output.uri)
     column = job.input.columns.id
     id_count = count_ids(manifest, column, storage, most_rows=None if all_ids else LOOKED_AT_ROWS) if column else None
     return Plan(

@@ -1,4 +1,4 @@
-"""What the operating system, botocore and aiohttp say, in the house's errors."""
+"""What the operating system, botocore and aiohttp say, as errors of this project."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ _MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "NotFound"}
 _FULL_CODES = {"QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "XMinioAdminBucketQuotaExceeded"}
 
 
-class AlreadyThere(StorageError):
-    """A conditional put found an object under its name."""
+class ConditionFailed(StorageError):
+    """The condition of a request does not hold: there is an object, or another version of it."""
 
 
-class NotImplementedThere(StorageError):
+class RequestUnsupported(StorageError):
     """The store does not know this kind of request."""
 
 
@@ -69,13 +69,30 @@ def too_many_bytes(uri: str, size_bytes: int, max_bytes: int) -> TooManyBytes:
     return TooManyBytes(f"{uri} has {size_bytes:,} bytes, more than the {max_bytes:,} allowed.")
 
 
+def not_an_endpoint(endpoint_url: str, what: str) -> StorageError:
+    """For answers that no S3 store gives."""
+    return StorageError(
+        f"{endpoint_url} is not an S3 endpoint: it answered with {what}.",
+        remedy="Check storage.endpoint_url (--endpoint-url).",
+    )
+
+
+def redirected(asked: str, to: str) -> StorageError:
+    """For an answer that comes from, or sends to, another place than the one that was asked."""
+    where = f" to {to}" if to else ""
+    return StorageError(
+        f"The store redirects {asked}{where}.",
+        remedy="Set storage.endpoint_url and storage.region to where the bucket is.",
+    )
+
+
 def credentials_at_fault(error: AccessDenied) -> bool:
-    """Whether the credentials themselves are missing, expired or wrong: no other object would fare better."""
+    """Whether the credentials themselves are missing, expired or wrong: no other object would be readable either."""
     return error.remedy in {_RENEW, _SET}
 
 
 def from_system(error: OSError, path: str) -> StorageError:
-    """The house's error for one of the operating system's."""
+    """This project's error for one of the operating system's."""
     reason = error.strerror or type(error).__name__
     if error.errno in _MISSING:
         return ObjectMissing(f"There is nothing at {path}.")
@@ -103,9 +120,9 @@ def from_system_write(error: OSError, path: str, in_the_way: str | None) -> Stor
 
 
 def from_request(error: BaseException, uri: str) -> StorageError | None:
-    """The house's error for one of botocore's, aiohttp's or the socket's; None for one that is not about storage."""
+    """This project's error for one of botocore's, aiohttp's or the socket's; None for one that is not about storage."""
     import aiohttp
-    from botocore import exceptions as boto  # type: ignore[import-untyped]
+    from botocore import exceptions as boto
 
     cause: BaseException | None = error
     while cause is not None:
@@ -120,7 +137,7 @@ def from_request(error: BaseException, uri: str) -> StorageError | None:
             remedy=_SET,
         )
     if isinstance(error, (boto.CredentialRetrievalError, boto.TokenRetrievalError, boto.UnauthorizedSSOTokenError)):
-        return AccessDenied(f"Credentials for {uri} could not be had: {error}.", remedy=_RENEW)
+        return AccessDenied(f"Credentials for {uri} could not be obtained: {error}.", remedy=_RENEW)
     passing = (
         boto.HTTPClientError,
         boto.ConnectionError,
@@ -145,11 +162,15 @@ def _answer_error(answer: Any, uri: str) -> StorageError:
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     said = f"{code}: {text}" if text else code
     if code in {"PreconditionFailed", "412"} or status == 412:
-        return AlreadyThere(f"The condition on {uri} does not hold ({said}).")
+        return ConditionFailed(f"The condition on {uri} does not hold ({said}).")
     if code == "NotImplemented" or status == 501:
-        return NotImplementedThere(f"The store does not know this kind of request for {uri} ({said}).")
+        return RequestUnsupported(f"The store does not know this kind of request for {uri} ({said}).")
     if code == "NoSuchBucket":
-        return ObjectMissing(f"There is no bucket {uri.split('/')[2]} ({uri}).", remedy="Create it, or mend its name.")
+        return ObjectMissing(
+            f"There is no bucket {uri.split('/')[2]} ({uri}).", remedy="Create it, or correct its name."
+        )
+    if 300 <= status < 400:
+        return redirected(uri, answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("location", ""))
     if code in _MISSING_CODES or status == 404:
         return ObjectMissing(f"There is nothing at {uri}.")
     if code in _CREDENTIALS_CODES:

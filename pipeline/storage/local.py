@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import BinaryIO
 
 from unipic.pipeline.errors import ObjectMissing
 from unipic.pipeline.storage.errors import from_system, from_system_write, too_many_bytes
+from unipic.pipeline.storage.ordering import in_order
 
 FOLDER_TRIES = 4
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -82,6 +84,47 @@ def create(path: str, data: bytes) -> bool:
         raise from_system_write(error, path, _in_the_way(path)) from error
 
 
+def replace(path: str, data: bytes, expected: Callable[[bytes], bool]) -> bool:
+    """Write `data` if `expected` holds of what is there now; False otherwise, or if there is nothing.
+
+    Writers that use this function take turns, on one machine or on a file system whose locks reach all of them.
+    """
+    try:
+        with _locked(path):
+            try:
+                with open(path, "rb") as file:
+                    held = file.read()
+            except FileNotFoundError:
+                return False
+            if not expected(held):
+                return False
+            write(path, data)
+            return True
+    except OSError as error:
+        raise from_system(error, path) from error
+
+
+def links_work(path: str) -> bool:
+    """Whether the file system makes hard links, tried at `path`, where nothing is left afterwards."""
+    made = make_folders(os.path.dirname(path))
+    try:
+        temp = _write_temp(path, b"1")
+        try:
+            os.link(temp, path)
+            _remove(path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return False
+        finally:
+            _remove(temp)
+        return True
+    except OSError as error:
+        raise from_system_write(error, path, _in_the_way(path)) from error
+    finally:
+        remove_folders(made)
+
+
 def make_folders(path: str) -> list[str]:
     """Make the folder and those above it; the ones that were not there before, outermost first."""
     made: list[str] = []
@@ -119,24 +162,30 @@ def delete(path: str) -> None:
         raise from_system(error, path) from error
 
 
-def walk(folder: str, *, recursive: bool) -> Iterator[tuple[str, int, str]]:
-    """(path, size, version) of every file below `folder`, sorted by path; our own temporary files are not shown."""
+def walk(folder: str, *, recursive: bool, start_after: str = "") -> Iterator[tuple[str, int, str]]:
+    """(path, size, version) of every file below `folder`, sorted by path; our own temporary files are not shown.
+
+    Args:
+        start_after: a path; what sorts up to it is left out.
+    """
     try:
         with os.scandir(folder) as found:
             # A folder sorts by what its files' paths begin with: "a.txt" comes before "a/b".
-            entries = sorted(found, key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
+            names = in_order((f"{entry.name}/" if entry.is_dir() else entry.name,) for entry in found)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise from_system(error, folder) from error
-    for entry in entries:
-        if entry.is_dir():
-            if recursive and not (entry.is_symlink() and _leads_up(entry.path)):
-                yield from walk(entry.path, recursive=True)
-        elif not (entry.name.startswith(_TEMP_PREFIX) and entry.name.endswith(_TEMP_SUFFIX)):
+    for (name,) in names:
+        path = os.path.join(folder, name)
+        if name.endswith("/"):
+            before = path < start_after and not start_after.startswith(path)
+            if recursive and not before and not _leads_up(path.rstrip("/")):
+                yield from walk(path.rstrip("/"), recursive=True, start_after=start_after)
+        elif path > start_after and not (name.startswith(_TEMP_PREFIX) and name.endswith(_TEMP_SUFFIX)):
             with suppress(FileNotFoundError):  # deleted since the folder was read
-                facts = entry.stat()
-                yield entry.path, facts.st_size, str(facts.st_mtime_ns)
+                facts = os.stat(path)
+                yield path, facts.st_size, str(facts.st_mtime_ns)
 
 
 def local_time(version: str) -> str:
@@ -160,10 +209,23 @@ def _in_the_way(path: str) -> str | None:
 
 
 def _leads_up(link: str) -> bool:
-    """Whether following a link to a folder would go round in circles."""
+    """Whether `link` is a link to a folder that it lies in: following it would never end."""
+    if not os.path.islink(link):
+        return False
     target = os.path.realpath(link)
     here = os.path.realpath(os.path.dirname(link))
     return here == target or here.startswith(target.rstrip("/") + "/")
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """No other process runs this for the same folder; the lock ends with its process."""
+    handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _write_temp(path: str, data: bytes) -> str:

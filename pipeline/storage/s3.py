@@ -1,179 +1,225 @@
-"""S3 behind `Storage`: one request a call, errors named; `Storage` does the retrying."""
+"""S3 behind `Storage`: one request a call, each with a deadline, errors named; `Storage` does the retrying."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Coroutine
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
-from unipic.pipeline.errors import StorageError, StorageUnavailable
-from unipic.pipeline.storage.errors import from_request, too_many_bytes
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore import UNSIGNED
+
+from unipic.pipeline.errors import ObjectMissing, StorageError, StorageUnavailable
+from unipic.pipeline.storage.answers import MODIFIED, Contact, SameOrigin, answer_check, read_body, version_of
+from unipic.pipeline.storage.errors import ConditionFailed, from_request
+from unipic.pipeline.storage.event_loop import EventLoop
 from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.waiting import MIN_BYTES_PER_S, Waiting
 
 CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
+REQUEST_TIMEOUT_S = 60
+"""For one request, and MIN_BYTES_PER_S for its body."""
 MAX_CONNECTIONS = 64
 MULTIPART_BYTES = 128 * 2**20
-READ_AHEAD_BYTES = 2**20
-TAIL_BYTES = 2**16  # a Parquet footer of some hundred columns and row groups
+MULTIPART_AT_ONCE = 4
+
+Facts = tuple[str, int, str]
+"""URI, size in bytes, version."""
 
 
 class S3:
     """A connection to one S3 endpoint, made in the process that uses it.
 
-    Threads may share it: requests run on fsspec's own event loop.
+    Threads may share it: requests run on an event loop of its own.
     """
 
-    def __init__(self, options: StorageOptions) -> None:
-        import s3fs
+    def __init__(self, options: StorageOptions, waiting: Waiting) -> None:
+        self._contact = Contact()
+        self._loop = EventLoop()
+        self._client: Any = self._run("s3://", lambda: self._connect(options), waiting)
 
-        # Our retries are in charge: one try here, and none inside botocore.
-        config: dict[str, Any] = {
-            "retries": {"total_max_attempts": 1},
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": READ_TIMEOUT_S,
-            "max_pool_connections": MAX_CONNECTIONS,
-        }
-        if options.endpoint_url is not None:  # many stores that are not AWS reject the newer checksum headers
-            config |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
-        self._fs = s3fs.S3FileSystem(
-            anon=options.anonymous,
-            endpoint_url=options.endpoint_url,
-            client_kwargs={"region_name": options.region} if options.region else {},
-            config_kwargs=config,
-            use_listings_cache=False,
-            skip_instance_cache=True,
-        )
-        self._fs.retries = 1
+    @property
+    def answered(self) -> bool:
+        """Whether this endpoint has ever answered as S3 does."""
+        return self._contact.answered
 
-    def get(self, uri: str, max_bytes: int | None) -> bytes:
+    def lists_in_order(self, uri: str) -> bool:
+        """Whether listings come sorted: of the stores there are, only AWS's usual buckets are known to."""
+        host = urlsplit(self._client.meta.endpoint_url).hostname or ""
+        return "amazonaws.com" in host and not split(uri)[0].endswith("--x-s3")
+
+    def get(self, uri: str, max_bytes: int | None, waiting: Waiting) -> tuple[bytes, str]:
+        """The object's bytes and its version."""
+
+        async def body() -> tuple[bytes, str]:
+            async with self._deadline(f"GET {uri}", waiting) as limit:
+                answer = await self._client.get_object(**_address(uri))
+                size_bytes = answer.get("ContentLength")
+                return await read_body(answer, uri, limit, max_bytes=max_bytes, size_bytes=size_bytes), version_of(
+                    answer
+                )
+
+        return self._run(uri, body, waiting)
+
+    def get_range(self, uri: str, start: int, *, size_bytes: int, version: str, waiting: Waiting) -> bytes:
+        condition = {"IfMatch": f'"{version}"'} if version and not version.startswith(MODIFIED) else {}
+
         async def body() -> bytes:
-            answer = await self._fs._call_s3("get_object", **_address(uri))
-            try:
-                size_bytes = int(answer["ContentLength"])
-                if max_bytes is not None and size_bytes > max_bytes:
-                    raise too_many_bytes(uri, size_bytes, max_bytes)
-                return bytes(await answer["Body"].read())
-            finally:
-                answer["Body"].close()
+            async with self._deadline(f"GET {uri}", waiting) as limit:
+                wanted = f"bytes={start}-{start + size_bytes - 1}"
+                answer = await self._client.get_object(**_address(uri), Range=wanted, **condition)
+                if answer["ResponseMetadata"]["HTTPStatusCode"] == 200 and answer.get("ContentLength") != size_bytes:
+                    answer["Body"].close()
+                    raise StorageError(f"The store ignores byte ranges and sends all of {uri} each time.")
+                return await read_body(answer, uri, limit, max_bytes=size_bytes, size_bytes=answer.get("ContentLength"))
 
-        return self._run(uri, body)
-
-    def get_range(self, uri: str, start: int, *, size_bytes: int, version: str) -> bytes:
-        async def body() -> bytes:
-            where = {"Range": f"bytes={start}-{start + size_bytes - 1}"}
-            if version:
-                where["IfMatch"] = version
-            answer = await self._fs._call_s3("get_object", **_address(uri), **where)
-            try:
-                return bytes(await answer["Body"].read())
-            finally:
-                answer["Body"].close()
-
-        data = self._run(uri, body)
+        try:
+            data = self._run(uri, body, waiting)
+        except ConditionFailed as error:
+            raise StorageError(f"{uri} changed while it was read.", remedy="Run again.") from error
         if len(data) != size_bytes:
             raise StorageUnavailable(f"{uri} gave {len(data):,} bytes where {size_bytes:,} were asked for.")
         return data
 
-    def put(self, uri: str, data: bytes, *, only_if_absent: bool = False) -> None:
-        """Raises AlreadyThere, where `only_if_absent` and the store honours it."""
-        if len(data) > MULTIPART_BYTES and not only_if_absent:
-            path = uri.removeprefix("s3://")
-            self._run(uri, lambda: self._fs._pipe_file(path, data, chunksize=MULTIPART_BYTES // 4))
-            return
-        condition = {"IfNoneMatch": "*"} if only_if_absent else {}
-        self._run(uri, lambda: self._fs._call_s3("put_object", **_address(uri), Body=data, **condition))
+    def put(self, uri: str, data: bytes, waiting: Waiting, *, condition: dict[str, str] | None = None) -> str:
+        """The new object's version ("" where the store gives none).
 
-    def head(self, uri: str) -> tuple[int, str]:
-        answer = self._run(uri, lambda: self._fs._call_s3("head_object", **_address(uri)))
-        return int(answer["ContentLength"]), answer["ETag"].strip('"')
+        Args:
+            condition: of the store's own: `IfNoneMatch` or `IfMatch`.
 
-    def delete(self, uri: str) -> None:
-        self._run(uri, lambda: self._fs._call_s3("delete_object", **_address(uri)))
+        Raises:
+            ConditionFailed: the condition does not hold, and the store honours it.
+        """
 
-    def page(self, folder_uri: str, *, recursive: bool, token: str) -> tuple[list[tuple[str, int, str]], str]:
-        """Up to 1000 objects (uri, size, ETag) below a folder, and the token of the next page or ""."""
+        async def body() -> str:
+            if len(data) > MULTIPART_BYTES and condition is None:
+                return await self._put_in_parts(uri, data, waiting)
+            async with self._deadline(f"PUT {uri}", waiting, upload_bytes=len(data)):
+                return version_of(await self._client.put_object(**_address(uri), Body=data, **(condition or {})))
+
+        return self._run(uri, body, waiting)
+
+    def head(self, uri: str, waiting: Waiting) -> tuple[int, str]:
+        try:
+            answer = self._call(uri, "HEAD", lambda: self._client.head_object(**_address(uri)), waiting)
+        except ObjectMissing:
+            if not self._contact.is_s3:  # a web server says 404, too; only the page behind it tells
+                self.get(uri, None, waiting)
+            raise
+        if answer.get("ContentLength") is None:
+            raise StorageError(f"The store does not say how large {uri} is: its answer has no Content-Length.")
+        return int(answer["ContentLength"]), version_of(answer)
+
+    def delete(self, uri: str, waiting: Waiting) -> None:
+        self._call(uri, "DELETE", lambda: self._client.delete_object(**_address(uri)), waiting)
+
+    def page(
+        self, folder_uri: str, waiting: Waiting, *, recursive: bool, token: str, start_after: str
+    ) -> tuple[list[Facts], str]:
+        """Up to 1000 objects below a folder, and the token of the next page or "".
+
+        Args:
+            start_after: the URI behind which the listing begins, or "".
+        """
         bucket, key = split(folder_uri)
-        prefix = f"{key.rstrip('/')}/" if key.rstrip("/") else ""
-        asked = {"Bucket": bucket, "Prefix": prefix}
+        asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.rstrip("/") else ""}
         if not recursive:
             asked["Delimiter"] = "/"
         if token:
             asked["ContinuationToken"] = token
-        answer = self._run(folder_uri, lambda: self._fs._call_s3("list_objects_v2", **asked))
+        elif start_after:
+            asked["StartAfter"] = split(start_after)[1]
+        answer = self._call(folder_uri, "LIST", lambda: self._client.list_objects_v2(**asked), waiting)
+        contents = answer.get("Contents", ())
         found = [
-            (f"s3://{bucket}/{item['Key']}", int(item["Size"]), item.get("ETag", "").strip('"'))
-            for item in answer.get("Contents", ())
+            (f"s3://{bucket}/{item['Key']}", int(item.get("Size", 0)), version_of(item))
+            for item in contents
             if not item["Key"].endswith("/")
         ]
-        return found, answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
+        following = answer.get("NextContinuationToken", "")
+        if answer.get("IsTruncated") and (not following or following == token):
+            raise StorageError(f"The store breaks off the listing of {folder_uri} and does not say how it goes on.")
+        return found, following if answer.get("IsTruncated") else ""
 
-    def _run(self, uri: str, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        from fsspec.asyn import sync
+    def _call(self, uri: str, verb: str, make: Callable[[], Awaitable[Any]], waiting: Waiting) -> Any:
+        async def body() -> Any:
+            async with self._deadline(f"{verb} {uri}", waiting):
+                return await make()
 
+        return self._run(uri, body, waiting)
+
+    def _run(self, uri: str, make: Callable[[], Any], waiting: Waiting) -> Any:
         try:
-            return sync(self._fs.loop, call)
+            return self._loop.run(make, waiting)
         except StorageError:
             raise
-        except Exception as error:  # whatever comes from below gets the house's name, or is raised as it is
+        except Exception as error:  # whatever comes from below gets a name of ours, or is raised as it is
             mapped = from_request(error, uri)
             if mapped is None:
                 raise
             raise mapped from error
 
+    async def _connect(self, options: StorageOptions) -> Any:
+        # Our retries are in charge: one attempt here, and none inside botocore.
+        config: dict[str, Any] = {
+            "retries": {"total_max_attempts": 1},
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": REQUEST_TIMEOUT_S,
+            "max_pool_connections": MAX_CONNECTIONS,
+            "http_session_cls": SameOrigin,
+        }
+        if options.endpoint_url is not None:  # many stores that are not AWS reject the newer checksum headers
+            config |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+        if options.anonymous:
+            config["signature_version"] = UNSIGNED
+        creating = get_session().create_client(
+            "s3", endpoint_url=options.endpoint_url, region_name=options.region, config=AioConfig(**config)
+        )
+        client = await self._loop.resources.enter_async_context(creating)
+        client.meta.events.register("before-parse.s3", answer_check(self._contact, client.meta.endpoint_url))
+        return client
 
-class RemoteFile(io.RawIOBase):
-    """An object as a seekable file, for pyarrow: reads are ranges, each at least READ_AHEAD_BYTES.
+    @asynccontextmanager
+    async def _deadline(self, what: str, waiting: Waiting, *, upload_bytes: int = 0) -> AsyncIterator[asyncio.Timeout]:
+        """Raises StorageUnavailable where the time for one request is over."""
+        allowed_s = min(REQUEST_TIMEOUT_S + upload_bytes / MIN_BYTES_PER_S, waiting.left_s)
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(allowed_s) as limit:
+                yield limit
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            host, spent_s = self._client.meta.endpoint_url, time.monotonic() - began_s
+            raise StorageUnavailable(f"{host} did not complete {what} within {spent_s:.0f} s") from error
 
-    Args:
-        read_range: (first byte, count) → those bytes.
-        size_bytes: of the object.
-    """
+    async def _put_in_parts(self, uri: str, data: bytes, waiting: Waiting) -> str:
+        step = MULTIPART_BYTES // 4
+        made = await self._client.create_multipart_upload(**_address(uri))
+        upload = {**_address(uri), "UploadId": made["UploadId"]}
+        turn = asyncio.Semaphore(MULTIPART_AT_ONCE)
 
-    def __init__(self, read_range: Callable[[int, int], bytes], size_bytes: int) -> None:
-        super().__init__()
-        self._read_range, self._size_bytes = read_range, size_bytes
-        self._at = 0
-        self._held, self._held_from = b"", 0
+        async def part(number: int) -> dict[str, Any]:
+            piece = data[(number - 1) * step : number * step]
+            async with turn, self._deadline(f"PUT {uri}", waiting, upload_bytes=MULTIPART_AT_ONCE * len(piece)):
+                answer = await self._client.upload_part(**upload, PartNumber=number, Body=piece)
+            return {"PartNumber": number, "ETag": answer["ETag"]}
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size_bytes}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size_bytes - self._at)
-        count = left if size is None or size < 0 else min(size, left)
-        data = self._bytes(count) if count else b""
-        self._at += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _bytes(self, count: int) -> bytes:
-        start = self._at - self._held_from
-        if start < 0 or start + count > len(self._held):
-            tail_from = max(0, self._size_bytes - TAIL_BYTES)
-            first = tail_from if self._at >= tail_from else self._at
-            end = min(self._size_bytes, max(self._at + count, first + READ_AHEAD_BYTES))
-            self._held, self._held_from = self._read_range(first, end - first), first
-            start = self._at - first
-        data = self._held[start : start + count]
-        if count >= READ_AHEAD_BYTES:  # a big read is not held twice
-            self._held, self._held_from = b"", 0
-        return data
+        try:
+            async with asyncio.TaskGroup() as group:
+                parts = [group.create_task(part(number + 1)) for number in range(-(-len(data) // step))]
+            listed = {"Parts": [task.result() for task in parts]}
+            async with self._deadline(f"PUT {uri}", waiting):
+                return version_of(await self._client.complete_multipart_upload(**upload, MultipartUpload=listed))
+        except BaseException as error:
+            with suppress(Exception):  # the first error is the one to report
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await self._client.abort_multipart_upload(**upload)
+            raise (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error) from None
 
 
 def split(uri: str) -> tuple[str, str]:

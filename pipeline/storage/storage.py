@@ -1,31 +1,27 @@
-"""The only door to bytes: local files and S3, put-if-absent, retries with backoff.
+"""Access to stored bytes: local files and S3, conditional puts, attempts with backoff.
 
 A URI is a local path (absolute or relative) or `s3://bucket/key`. Every failure is one of `pipeline/errors.py`; only
-`StorageUnavailable` is worth another try, and by the time it is raised those tries were made.
+`StorageUnavailable` is worth another attempt, and by the time it is raised those attempts were made.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import random
 import re
 import secrets
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 from unipic.pipeline.errors import ObjectMissing, OutputError, StorageError, StorageUnavailable
 from unipic.pipeline.storage import local
+from unipic.pipeline.storage.errors import ConditionFailed, RequestUnsupported
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.paths import glob_regex, is_s3, join, local_path, split_pattern
+from unipic.pipeline.storage.remote import IF_ABSENT, Remote, if_version
+from unipic.pipeline.storage.waiting import Waiting, attempts
 
-if TYPE_CHECKING:
-    from unipic.pipeline.storage.s3 import S3
-
-BACKOFF_FIRST_S = 0.2
 PROBE = ".unipic-probe-"  # a process that dies between writing and deleting its probe leaves one behind
 T = TypeVar("T")
 _DEFAULTS = StorageOptions()
@@ -44,25 +40,38 @@ FileInfos = list[FileInfo]  # a name for it, as `Storage.list` hides the built-i
 
 
 class Storage:
-    """Reads and writes whole objects. Cheap to make, picklable, safe in threads and after a fork."""
+    """Reads and writes whole objects. Cheap to make, picklable, safe in threads and after a fork.
 
-    def __init__(self, options: StorageOptions = _DEFAULTS) -> None:
+    Args:
+        patience_s: the longest time for one operation, attempts and waits together. Without it an operation may make
+            all its attempts, once the endpoint has answered at all.
+    """
+
+    def __init__(self, options: StorageOptions = _DEFAULTS, *, patience_s: float | None = None) -> None:
         self.options = options
-        self._lock = threading.Lock()
-        self._s3: S3 | None = None
-        self._pid = -1
+        self._patience_s = patience_s
+        self._conditional: dict[str, bool] = {}
+        self._remote = Remote(options, patience_s)
 
-    def __getstate__(self) -> StorageOptions:
-        return self.options
+    def __getstate__(self) -> tuple[StorageOptions, float | None, dict[str, bool]]:
+        return self.options, self._patience_s, dict(self._conditional)
 
-    def __setstate__(self, options: StorageOptions) -> None:
-        Storage.__init__(self, options)
+    def __setstate__(self, state: tuple[StorageOptions, float | None, dict[str, bool]]) -> None:
+        Storage.__init__(self, state[0], patience_s=state[1])
+        self._conditional = state[2]
 
     def read(self, uri: str, *, max_bytes: int | None = None) -> bytes:
         """The whole object. Raises StorageError, naming both sizes, if it has more than `max_bytes`."""
         if is_s3(uri):
-            return self._try(lambda: self._connect().get(uri, max_bytes))
-        return self._try(lambda: local.read(local_path(uri), max_bytes))
+            return self._remote.get(uri, max_bytes=max_bytes)[0]
+        return self._local(uri, lambda path: local.read(path, max_bytes))
+
+    def read_versioned(self, uri: str, *, max_bytes: int | None = None) -> tuple[bytes, str]:
+        """The whole object and its version, for `replace`: an ETag, or a digest of a local file's content."""
+        if is_s3(uri):
+            return self._remote.get(uri, max_bytes=max_bytes)
+        data = self.read(uri, max_bytes=max_bytes)
+        return data, _digest(data)
 
     def open(self, uri: str, *, info: FileInfo | None = None) -> BinaryIO:
         """The object as a seekable binary file, for pyarrow; only the ranges that are read are fetched.
@@ -71,63 +80,82 @@ class Storage:
             info: from `list` or `info`, where the caller has it: saves a request.
         """
         if not is_s3(uri):
-            return self._try(lambda: local.open_file(local_path(uri)))
-        from unipic.pipeline.storage.s3 import RemoteFile
+            return self._local(uri, local.open_file)
+        from unipic.pipeline.storage.remote_file import RemoteFile
 
-        info = self.info(uri)
+        found = info or self.info(uri)
 
         def read_range(start: int, size_bytes: int) -> bytes:
-            return self._try(lambda: self._connect().get_range(uri, start, size_bytes=size_bytes, version=info.version))
+            return self._remote.get_range(uri, start, size_bytes=size_bytes, version=found.version)
 
-        return cast(BinaryIO, RemoteFile(read_range, info.size_bytes))
+        return cast(BinaryIO, RemoteFile(read_range, found.size_bytes))
 
     def write(self, uri: str, data: bytes) -> None:
         """Put all of `data` there, replacing what is there; readers see the old or the new, never a part."""
         if is_s3(uri):
-            self._try(lambda: self._connect().put(uri, data))
+            self._remote.put(uri, data)
         else:
-            self._try(lambda: local.write(local_path(uri), data))
+            self._local(uri, lambda path: local.write(path, data))
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """Put `data` there unless other bytes are: True if what is there now equals `data`.
 
-        A store that ignores `If-None-Match` (see `conditional_puts`) gets the check before the put, which leaves a
-        moment for a race; a refused put is believed only after reading back, as its own answer may have been lost.
+        A store that ignores `If-None-Match` (see `conditional`) gets the check before the put, which leaves a moment
+        for a race. A refused put is believed only after reading back, as its own answer may have been lost.
         """
-        there = self._read_if_there(uri)
-        if there is not None:
-            return there == data
+        if not self._conditional.get(_store(uri), False):
+            there = self._read_if_there(uri)
+            if there is not None:
+                return there[0] == data
         if self._create(uri, data):
             return True
         there = self._read_if_there(uri)
         if there is None:
             raise StorageUnavailable(f"{uri} was there and is gone: another process deletes in this folder.")
-        return there == data
+        return there[0] == data
 
-    def conditional_puts(self, folder_uri: str) -> bool:
-        """Whether this store honours put-if-absent, tried with an object of its own; local files always do."""
-        if not is_s3(folder_uri):
-            return True
-        from unipic.pipeline.storage.errors import AlreadyThere, NotImplementedThere
+    def replace(self, uri: str, data: bytes, version: str) -> str | None:
+        """Put `data` there if the object is still at `version`, from `read_versioned`: compare and swap.
 
-        probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")
-        self.write(probe, b"1")
+        Returns the new version, or None where another writer was first or the object is gone. Equal bytes count as
+        one's own, so `data` should hold something that only this writer writes. A store that ignores `If-Match` gets
+        the check before the put, which leaves a moment for a race.
+        """
+        if not is_s3(uri):
+            swapped = self._local(uri, lambda path: local.replace(path, data, lambda held: _digest(held) == version))
+            return _digest(data) if swapped else None
         try:
-            self._try(lambda: self._connect().put(probe, b"2", only_if_absent=True))
-        except AlreadyThere:
-            return True
-        except NotImplementedThere:
-            return False
-        finally:
-            self.delete(probe)
-        return False
+            if not self._conditional.get(_store(uri), False) and self.info(uri).version != version:
+                return None
+            return self._remote.put(uri, data, if_version(version))
+        except ObjectMissing:
+            return None
+        except RequestUnsupported:
+            return self._remote.put(uri, data)
+        except ConditionFailed:  # perhaps by an earlier attempt of this put, whose answer was lost
+            there = self._read_if_there(uri)
+            return there[1] if there is not None and there[0] == data else None
+
+    def conditional(self, folder_uri: str) -> bool:
+        """Whether this store honours conditional puts: tried once per bucket or local folder, with a small object.
+
+        S3 needs `If-None-Match` and `If-Match`, a local file system hard links.
+        """
+        store = _store(folder_uri)
+        if store not in self._conditional:
+            probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")
+            if is_s3(folder_uri):
+                self._conditional[store] = self._remote.honours_conditions(probe)
+            else:
+                self._conditional[store] = self._local(probe, local.links_work)
+        return self._conditional[store]
 
     def info(self, uri: str) -> FileInfo:
         """Raises ObjectMissing where there is no object (a folder is none)."""
         if is_s3(uri):
-            size_bytes, version = self._try(lambda: self._connect().head(uri))
+            size_bytes, version = self._remote.head(uri)
         else:
-            size_bytes, version = self._try(lambda: local.stat(local_path(uri)))
+            size_bytes, version = self._local(uri, local.stat)
         return FileInfo(uri, size_bytes, version)
 
     def exists(self, uri: str) -> bool:
@@ -138,16 +166,21 @@ class Storage:
             return False
         return True
 
-    def list(self, folder_uri: str, *, suffix: str = "", recursive: bool = False) -> Iterator[FileInfo]:
-        """Objects in a folder whose names end in `suffix`, sorted by URI; none if there is no such folder."""
-        if not is_s3(folder_uri):
-            walked = local.walk(local_path(folder_uri) or ".", recursive=recursive)
-            found: Iterator[FileInfo] = (FileInfo(*facts) for facts in walked)
-        elif self.options.endpoint_url is None:
-            found = self._pages(folder_uri, recursive)
-        else:  # only AWS is known to list in order
-            found = iter(sorted(self._pages(folder_uri, recursive), key=lambda info: info.uri))
-        return (info for info in found if info.uri.endswith(suffix))
+    def list(
+        self, folder_uri: str, *, suffix: str = "", recursive: bool = False, start_after: str = ""
+    ) -> Iterator[FileInfo]:
+        """Objects in a folder whose names end in `suffix`, sorted by URI; none if there is no such folder.
+
+        However many there are, memory holds a bounded number of them.
+
+        Args:
+            start_after: a URI; only those behind it are listed.
+        """
+        if is_s3(folder_uri):
+            found = self._remote.list(folder_uri, recursive=recursive, start_after=start_after)
+        else:
+            found = local.walk(local_path(folder_uri) or ".", recursive=recursive, start_after=start_after)
+        return (FileInfo(*facts) for facts in found if facts[0].endswith(suffix) and facts[0] > start_after)
 
     def glob(self, pattern: str) -> FileInfos:
         """Objects whose whole URI matches `*`, `?`, `[…]` (within one folder) and `**` (across folders), sorted."""
@@ -158,7 +191,7 @@ class Storage:
         return [info for info in self.list(folder, recursive=recursive) if matches.fullmatch(info.uri)]
 
     def parted(self, pattern: str) -> tuple[str, str]:
-        """`split_pattern` of a whole URI; a folder there by its very name, such as `runs [1]`, is no pattern."""
+        """`split_pattern` of a whole URI; a folder of that very name, such as `runs [1]`, is no pattern."""
         folder, rest = split_pattern(pattern)
         while rest:
             name, _, below = rest.partition("/")
@@ -172,24 +205,25 @@ class Storage:
     def delete(self, uri: str) -> None:
         """Remove an object; nothing happens where there is none."""
         if is_s3(uri):
-            self._try(lambda: self._connect().delete(uri))
+            self._remote.delete(uri)
         else:
-            self._try(lambda: local.delete(local_path(uri)))
+            self._local(uri, local.delete)
 
     def check_writable(self, folder_uri: str) -> None:
         """Write, read back and delete a small object; folders made for it go too. Raises OutputError with a remedy."""
         probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")
-        remedy = "The output needs leave to write, read and delete, and the store must be up."
+        remedy = "The output needs permission to write, read and delete, and the store must be up."
         made: list[str] = []
         try:
             if not is_s3(folder_uri):
-                made = self._try(lambda: local.make_folders(local_path(folder_uri)))
+                made = self._local(folder_uri, local.make_folders)
             self.write(probe, b"probe")
             back = self.read(probe)
             self.delete(probe)
         except StorageError as error:
-            said = error.message
-            raise OutputError(f"{folder_uri} cannot be written: {said}", remedy=error.remedy or remedy) from error
+            raise OutputError(
+                f"{folder_uri} cannot be written: {error.message}", remedy=error.remedy or remedy
+            ) from error
         finally:
             local.remove_folders(made)
         if back != b"probe":
@@ -198,54 +232,35 @@ class Storage:
     def _is_folder(self, uri: str) -> bool:
         if not is_s3(uri):
             return os.path.isdir(uri)
-        return next(self._pages(uri, True), None) is not None
+        return next(self._remote.pages(uri, recursive=True), None) is not None
 
     def _create(self, uri: str, data: bytes) -> bool:
         """False if something is there; on a store without conditions, a plain put."""
         if not is_s3(uri):
-            return self._try(lambda: local.create(local_path(uri), data))
-        from unipic.pipeline.storage.errors import AlreadyThere, NotImplementedThere
-
+            return self._local(uri, lambda path: local.create(path, data))
         try:
-            self._try(lambda: self._connect().put(uri, data, only_if_absent=True))
-        except AlreadyThere:
+            self._remote.put(uri, data, IF_ABSENT)
+        except ConditionFailed:
             return False
-        except NotImplementedThere:
+        except RequestUnsupported:
             self.write(uri, data)
         return True
 
-    def _read_if_there(self, uri: str) -> bytes | None:
+    def _read_if_there(self, uri: str) -> tuple[bytes, str] | None:
         try:
-            return self.read(uri)
+            return self.read_versioned(uri)
         except ObjectMissing:
             return None
 
-    def _pages(self, folder_uri: str, recursive: bool) -> Iterator[FileInfo]:
-        token = ""
-        while True:
-            found, token = self._try(partial(self._connect().page, folder_uri, recursive=recursive, token=token))
-            yield from (FileInfo(*facts) for facts in found)
-            if not token:
-                return
+    def _local(self, uri: str, call: Callable[[str], T]) -> T:
+        path = local_path(uri)
+        return attempts(lambda: call(path), Waiting(path), self.options)
 
-    def _connect(self) -> S3:
-        with self._lock:
-            if self._s3 is None or self._pid != os.getpid():  # a forked child cannot use its parent's connection
-                from unipic.pipeline.storage.s3 import S3
 
-                self._s3, self._pid = S3(self.options), os.getpid()
-            return self._s3
+def _store(uri: str) -> str:
+    """What `conditional` knows together: a bucket; a local folder stands for itself."""
+    return "/".join(uri.split("/", 3)[:3]) if is_s3(uri) else local_path(uri)
 
-    def _try(self, call: Callable[[], T]) -> T:
-        """`call` until it works, with growing waits of random length between tries that may pass."""
-        for attempt in range(1, self.options.max_attempts + 1):
-            try:
-                return call()
-            except StorageUnavailable as error:
-                if attempt == self.options.max_attempts:
-                    raise StorageUnavailable(
-                        f"{error.message} (tried {attempt} times)", remedy="The same command resumes once it is back."
-                    ) from error
-            wait_s = min(self.options.backoff_max_s, BACKOFF_FIRST_S * 2 ** (attempt - 1))
-            time.sleep(wait_s * random.uniform(0.5, 1.0))
-        raise AssertionError("max_attempts is at least 1")
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -91,6 +91,21 @@ def test_lists_are_sorted_and_filtered(place: Place) -> None:
     assert [info.size_bytes for info in place.storage.list(join(place.root, "data"), suffix=".json")] == [8]
 
 
+def test_a_list_begins_behind_a_given_object(place: Place) -> None:
+    names = ["a", "b-1", "b/1", "b/2", "b/c/3", "b0", "c"]
+    for name in names:
+        place.storage.write(join(place.root, "d", name), b"1")
+
+    def behind(name: str, *, recursive: bool = True) -> list[str]:
+        root = join(place.root, "d")
+        found = place.storage.list(root, recursive=recursive, start_after=join(root, name))
+        return [relative(info.uri, root) for info in found]
+
+    assert [behind(name) for name in names] == [names[at + 1 :] for at in range(len(names))]
+    assert behind("b/1x") == ["b/2", "b/c/3", "b0", "c"], "the place need not hold an object"
+    assert behind("b/1", recursive=False) == ["b0", "c"]
+
+
 def test_a_missing_folder_is_empty(place: Place) -> None:
     assert list(place.storage.list(join(place.root, "none"), recursive=True)) == []
 
@@ -139,8 +154,51 @@ def test_of_many_writers_at_once_one_wins(place: Place) -> None:
     assert place.storage.read(uri) == f"writer {won.index(True)}".encode()
 
 
+def test_replacing_takes_the_version_that_was_read(place: Place) -> None:
+    uri = join(place.root, "claim.json")
+    place.storage.write(uri, b"epoch 1")
+    held, version = place.storage.read_versioned(uri)
+    assert held == b"epoch 1"
+    second = place.storage.replace(uri, b"epoch 2", version)
+    assert second and second == place.storage.read_versioned(uri)[1]
+    assert place.storage.replace(uri, b"late", version) is None, "another writer was first"
+    assert place.storage.replace(uri, b"epoch 3", second)
+    assert place.storage.read(uri) == b"epoch 3"
+    place.storage.delete(uri)
+    assert place.storage.replace(uri, b"epoch 4", version) is None
+    assert not place.storage.exists(uri)
+
+
+def test_of_many_replacers_at_once_one_wins(place: Place) -> None:
+    if not place.conditional:
+        pytest.skip("this store ignores conditions")
+    uri = join(place.root, "claim.json")
+    place.storage.write(uri, b"first")
+    version = place.storage.read_versioned(uri)[1]
+    ready = threading.Barrier(8)
+
+    def swap(writer: int) -> str | None:
+        ready.wait()
+        return place.storage.replace(uri, f"writer {writer}".encode(), version)
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [writer for writer, now in enumerate(pool.map(swap, range(8))) if now is not None]
+    assert len(won) == 1
+    assert place.storage.read(uri) == f"writer {won[0]}".encode()
+
+
+def test_what_a_store_can_do_is_known_to_a_copy_in_another_process(place: Place) -> None:
+    known = place.storage.conditional(place.root)
+    place.storage.write(join(place.root, "receipt"), b"1")
+    copy = pickle.loads(pickle.dumps(place.storage))
+    assert copy.conditional(place.root) is known
+    assert not copy.put_if_absent(join(place.root, "receipt"), b"2")
+    assert copy.put_if_absent(join(place.root, "receipt"), b"1")
+    assert copy.put_if_absent(join(place.root, "other"), b"2")
+
+
 def test_conditional_puts_are_found_out_and_leave_nothing(place: Place) -> None:
-    assert place.storage.conditional_puts(join(place.root, "out")) is place.conditional
+    assert place.storage.conditional(join(place.root, "out")) is place.conditional
     place.storage.check_writable(join(place.root, "out"))
     assert list(place.storage.list(join(place.root, "out"), recursive=True)) == []
 

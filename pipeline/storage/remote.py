@@ -1,0 +1,122 @@
+"""S3 as `Storage` uses it: connected when needed, again after a fork, each operation attempted in its time."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from unipic.pipeline.storage.errors import ConditionFailed, RequestUnsupported
+from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.ordering import in_order
+from unipic.pipeline.storage.waiting import Waiting, attempts
+
+if TYPE_CHECKING:
+    from unipic.pipeline.storage.s3 import S3
+
+FIRST_ANSWER_S = 45.0
+"""How long an operation may take against an endpoint that has never answered this process."""
+IF_ABSENT = {"IfNoneMatch": "*"}
+T = TypeVar("T")
+Facts = tuple[str, int, str]
+"""URI, size in bytes, version."""
+
+
+def if_version(version: str) -> dict[str, str]:
+    """The condition of a put that replaces this very version."""
+    return {"IfMatch": f'"{version}"'}
+
+
+class Remote:
+    """Requests to one S3 endpoint. Safe in threads and after a fork.
+
+    Args:
+        patience_s: the longest time for one operation, attempts and waits together. Without it an operation may make
+            all its attempts, once the endpoint has answered at all.
+    """
+
+    def __init__(self, options: StorageOptions, patience_s: float | None) -> None:
+        self._options, self._patience_s = options, patience_s
+        self._lock = threading.Lock()
+        self._s3: S3 | None = None
+        self._pid = -1
+        self._inherited: list[S3] = []  # a parent's connections: closing them here would disturb it
+
+    def get(self, uri: str, *, max_bytes: int | None) -> tuple[bytes, str]:
+        """The object's bytes and its version."""
+        return self._do("GET", uri, lambda s3, waiting: s3.get(uri, max_bytes, waiting))
+
+    def get_range(self, uri: str, start: int, *, size_bytes: int, version: str) -> bytes:
+        def get(s3: S3, waiting: Waiting) -> bytes:
+            return s3.get_range(uri, start, size_bytes=size_bytes, version=version, waiting=waiting)
+
+        return self._do("GET", uri, get)
+
+    def put(self, uri: str, data: bytes, condition: dict[str, str] | None = None) -> str:
+        """The new object's version. Raises ConditionFailed, RequestUnsupported."""
+
+        def put(s3: S3, waiting: Waiting) -> str:
+            return s3.put(uri, data, waiting, condition=condition)
+
+        return self._do("PUT", uri, put, upload_bytes=len(data))
+
+    def head(self, uri: str) -> tuple[int, str]:
+        """Size and version."""
+        return self._do("HEAD", uri, lambda s3, waiting: s3.head(uri, waiting))
+
+    def delete(self, uri: str) -> None:
+        self._do("DELETE", uri, lambda s3, waiting: s3.delete(uri, waiting))
+
+    def list(self, folder_uri: str, *, recursive: bool, start_after: str) -> Iterator[Facts]:
+        """All objects below a folder, sorted by URI."""
+        in_store_order = self.pages(folder_uri, recursive=recursive, start_after=start_after)
+        sorted_there = self._do("LIST", folder_uri, lambda s3, _: s3.lists_in_order(folder_uri))
+        return in_store_order if sorted_there else in_order(in_store_order)
+
+    def pages(self, folder_uri: str, *, recursive: bool, start_after: str = "") -> Iterator[Facts]:
+        """All objects below a folder, in the store's own order."""
+        token = ""
+        while True:
+
+            def page(s3: S3, waiting: Waiting, token: str = token) -> tuple[list[Facts], str]:
+                return s3.page(folder_uri, waiting, recursive=recursive, token=token, start_after=start_after)
+
+            found, token = self._do("LIST", folder_uri, page)
+            yield from found
+            if not token:
+                return
+
+    def honours_conditions(self, probe: str) -> bool:
+        """Whether the store refuses puts whose condition does not hold, tried on an object it makes and deletes."""
+        self.put(probe, b"1")
+        try:
+            return all(self._refuses(probe, condition) for condition in (IF_ABSENT, if_version("0" * 32)))
+        finally:
+            self.delete(probe)
+
+    def _refuses(self, uri: str, condition: dict[str, str]) -> bool:
+        try:
+            self.put(uri, b"2", condition)
+        except ConditionFailed:
+            return True
+        except RequestUnsupported:
+            return False
+        return False
+
+    def _do(self, verb: str, uri: str, call: Callable[[S3, Waiting], T], *, upload_bytes: int = 0) -> T:
+        patience_s = self._patience_s or (math.inf if self._s3 is not None and self._s3.answered else FIRST_ANSWER_S)
+        what = f"{self._options.endpoint_url or 'S3'}: {verb} {uri}"
+        waiting = Waiting(what, patience_s, upload_bytes=upload_bytes)
+        return attempts(lambda: call(self._connected(waiting), waiting), waiting, self._options)
+
+    def _connected(self, waiting: Waiting) -> S3:
+        with self._lock:
+            if self._s3 is None or self._pid != os.getpid():
+                from unipic.pipeline.storage.s3 import S3
+
+                if self._s3 is not None:
+                    self._inherited.append(self._s3)
+                self._s3, self._pid = S3(self._options, waiting), os.getpid()
+            return self._s3
