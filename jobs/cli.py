@@ -1,4 +1,4 @@
-"""The `unipic` command line: one file a command, and one place where errors become words and exit codes."""
+"""The `unipic` command line: registers the commands, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -30,47 +30,53 @@ from unipic.jobs.commands import (
     train_tiny,
     verify,
 )
-from unipic.jobs.terminal.exits import FAULT, STOPPED
+from unipic.jobs.terminal import logs
+from unipic.jobs.terminal.exit_codes import FAULT, STOPPED
+from unipic.jobs.terminal.global_options import Verbose, with_global_options
 from unipic.pipeline.errors import SpecError, UniPicError
 
 app = typer.Typer(
     name="unipic",
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Turns manifests of prompts and pictures into images, edits and captions.
+    help="""Batch image generation, editing and captioning with UniPic on Ray.
 
 \b
 First steps:
-  unipic evaluate shapes --sample 20        what the small checkpoint that ships can do
-  unipic plan configs/generate.yaml         what a job would do, and every fault it has
-  unipic run  configs/generate.yaml         do it; the same command resumes it
-  unipic status s3://datasets/pictures      how it stands, read from its output
+  unipic evaluate shapes --sample 20        try the checkpoint that ships with the package
+  unipic plan configs/generate.yaml         check a job and show what it will do
+  unipic run configs/generate.yaml          run it; the same command resumes it
+  unipic status s3://datasets/pictures      show its progress, from its output folder
 
 \b
-Exit codes: 0 done · 1 job or usage error · 2 more rows rejected than allowed · 3 stopped early, resumable
+Exit codes: 0 done · 1 job or usage error · 2 too many rejected rows · 3 stopped early, resumable
 """,
 )
-app.command("plan")(plan.plan_job)
-app.command("run")(run.run_job)
-app.command("status")(status.show_status)
-app.command("verify")(verify.verify_output)
-app.command("trace")(trace.trace_row)
-app.command("replay")(replay.replay_row)
-app.command("export")(export.export_captions)
-app.command("prune")(prune.prune_job)
-app.command("convert")(convert.convert_checkpoint)
-app.command("init-tiny")(init_tiny.make_tiny)
-app.command("train-tiny")(train_tiny.train_tiny)
-app.command("schema")(schema.print_schema)
+COMMANDS: dict[str, Callable[..., object]] = {
+    "plan": plan.plan_job,
+    "run": run.run_job,
+    "status": status.show_status,
+    "verify": verify.verify_output,
+    "trace": trace.trace_row,
+    "replay": replay.replay_row,
+    "export": export.export_captions,
+    "prune": prune.prune_job,
+    "convert": convert.convert_checkpoint,
+    "init-tiny": init_tiny.make_tiny,
+    "train-tiny": train_tiny.train_tiny,
+    "schema": schema.print_schema,
+}
+for name, function in COMMANDS.items():
+    app.command(name)(with_global_options(function))
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluate.app, name="evaluate")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"unipic-batch {version('unipic-batch')}")
         raise typer.Exit
 
@@ -78,23 +84,25 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Say which version this is.")
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
     ] = False,
+    verbose: Verbose = False,
 ) -> None:
-    pass
+    if verbose:
+        logs.configure(verbose=True)
 
 
 def program() -> NoReturn:
-    """The process itself: one command, what is to be tidied up, and out at once with the command's code.
+    """Entry point of the process: runs one command, then exits without Python's own teardown.
 
-    Python's own way out would pull the ground from under native threads of Ray and Arrow, where one that wakes up just
-    then aborts the process: a night's work would be whole, and its exit code say that it crashed.
+    Native threads of Ray and Arrow that wake up during that teardown abort the process, and a finished job would
+    report a crash as its exit code.
     """
     code = FAULT
     try:
         main()
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else FAULT
+    except SystemExit as exited:
+        code = exited.code if isinstance(exited.code, int) else FAULT
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -102,41 +110,44 @@ def program() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command and exits with its code; errors are told on standard error."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    code = _code(words)
+    """Runs one command and exits with its code. Errors go to standard error."""
+    code = _exit_code(list(sys.argv[1:] if arguments is None else arguments))
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # `unipic schema | head`: the reader has what it wanted
+    except BrokenPipeError:  # the reader closed the pipe, as in `unipic schema | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
-def _code(words: list[str]) -> int:
-    verbose = "-v" in words or "--verbose" in words
+def _exit_code(arguments: list[str]) -> int:
+    logs.configure(verbose=False)
     command = typer.main.get_command(app)
     try:
-        returned = command.main(args=words or ["--help"], prog_name="unipic", standalone_mode=False)
+        returned = command.main(args=arguments or ["--help"], prog_name="unipic", standalone_mode=False)
     except UniPicError as error:
-        if verbose:
+        if logs.verbose():
             traceback.print_exc()
-        faults = error.message.count("\n") + 1 if isinstance(error, SpecError) else 1
-        head = f"{faults} faults\n" if faults > 1 else f"{error.row}: " if error.row else ""
-        fail(head + error.message, error.remedy)
+        _print_known(error)
         return STOPPED if error.retryable else FAULT
     except BrokenPipeError:
         return 0
     except Exception as error:
-        if _is_usage(error):
-            fail(error.format_message(), _usage_remedy(error))  # type: ignore[attr-defined]
-            return FAULT
-        fail(f"{type(error).__name__}: {error}", _kept(error, verbose=verbose))
+        if _is_usage_error(error):
+            print_error(error.format_message(), _usage_hint(error))  # type: ignore[attr-defined]
+        else:
+            print_error(f"{type(error).__name__}: {error}", _keep_traceback(error))
         return FAULT
     return returned if isinstance(returned, int) else 0
 
 
-def fail(message: str, remedy: str = "") -> None:
-    """One error as a block on standard error."""
+def _print_known(error: UniPicError) -> None:
+    faults = error.message.count("\n") + 1 if isinstance(error, SpecError) else 1
+    heading = f"{faults} faults\n" if faults > 1 else f"{error.row}: " if error.row else ""
+    print_error(heading + error.message, error.remedy)
+
+
+def print_error(message: str, remedy: str = "") -> None:
+    """Prints one error as a block on standard error."""
     console = Console(stderr=True, highlight=False)
     console.print("[bold red]error:[/] ", end="")
     console.print("\n  ".join(message.splitlines()), markup=False, soft_wrap=True)
@@ -144,24 +155,24 @@ def fail(message: str, remedy: str = "") -> None:
         console.print(f"  {remedy}", markup=False, soft_wrap=True)
 
 
-def _is_usage(error: Exception) -> bool:
-    """Whether the command line itself was wrong (the parser's own errors know how to say so)."""
+def _is_usage_error(error: Any) -> bool:
+    """Whether the argument parser raised `error`; only its errors format themselves."""
     return hasattr(error, "format_message")
 
 
-def _usage_remedy(error: Exception) -> str:
+def _usage_hint(error: Any) -> str:
     context = getattr(error, "ctx", None)
     return f"See `{context.command_path if context else 'unipic'} --help`."
 
 
-def _kept(error: Exception, *, verbose: bool) -> str:
-    """Shows or keeps an unexpected error's traceback; returns where it is."""
-    if verbose:
+def _keep_traceback(error: Exception) -> str:
+    """Prints the traceback with `-v`, else writes it to a file; returns what to tell the user."""
+    if logs.verbose():
         traceback.print_exception(error)
-        return "This is a fault of UniPic Batch itself."
+        return "This is a bug in UniPic Batch."
     with tempfile.NamedTemporaryFile("w", prefix="unipic-error-", suffix=".txt", delete=False) as file:
         traceback.print_exception(error, file=file)
-    return f"This is a fault of UniPic Batch itself; the traceback is in {file.name}."
+    return f"This is a bug in UniPic Batch; the traceback is in {file.name}."
 
 
 if __name__ == "__main__":

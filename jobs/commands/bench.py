@@ -1,4 +1,4 @@
-"""`unipic bench`: how fast things are, measured here and now."""
+"""`unipic bench`: speed and memory on this machine."""
 
 from __future__ import annotations
 
@@ -12,38 +12,50 @@ from rich.console import Console
 from rich.table import Table
 
 from unipic.jobs.commands.evaluate import Device, Dtype
+from unipic.jobs.terminal.formatting import as_json, size
+from unipic.jobs.terminal.global_options import with_global_options
 from unipic.jobs.terminal.options import AsJson, check_device, check_image_size
-from unipic.jobs.terminal.words import as_json, size
 
 if TYPE_CHECKING:
+    from unipic.model.bench import Measurement, Task
     from unipic.model.engine import Engine
+    from unipic.pipeline.bench.pipeline import Overhead
 
 app = typer.Typer(help="Measure speed and memory.", rich_markup_mode=None, no_args_is_help=False)
 
 Checkpoint = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Checkpoint to measure; default: a small random one.")
 ]
-ImageSize = Annotated[int, typer.Option(min=16, help="Side of pictures, a multiple of 16.")]
-Iterations = Annotated[int, typer.Option(min=1, help="Steps in which a picture is revealed.")]
+ImageSize = Annotated[int, typer.Option(min=16, help="Image size in pixels, a multiple of 16.")]
+Iterations = Annotated[int, typer.Option(min=1, help="Steps in which an image is revealed.")]
 Steps = Annotated[int, typer.Option(min=1, max=1000, help="Diffusion steps.")]
+RandomPublished = Annotated[
+    bool, typer.Option("--random-published", help="Measure the published sizes with random weights.")
+]
+Tasks = Annotated[list[str] | None, typer.Option(help="generate, edit, caption; default: all. May be repeated.")]
+BatchSizes = Annotated[list[int] | None, typer.Option(help="May be repeated; default: 1 and 8.")]
+Profile = Annotated[bool, typer.Option("--profile", help="Also profile one batch.")]
 
 
 @app.command("pipeline")
+@with_global_options
 def pipeline(
     checkpoint: Checkpoint = None,
-    rows: Annotated[int, typer.Option(min=16, help="Pictures in the efficiency run.")] = 512,
+    rows: Annotated[int, typer.Option(min=16, help="Images in the efficiency run.")] = 512,
     rows_per_unit: Annotated[int, typer.Option(min=1)] = 32,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    units: Annotated[int, typer.Option(min=100, help="Units driven through a replica that does nothing.")] = 10_000,
+    units: Annotated[
+        int, typer.Option(min=100, help="Units in the overhead run, whose replica does nothing.")
+    ] = 10_000,
     image_size: ImageSize = 64,
     iterations: Iterations = 8,
     diffusion_steps: Steps = 20,
     json: AsJson = False,
 ) -> None:
-    """Speed of whole jobs, and what a unit costs.
+    """Measure whole jobs, and the overhead per unit.
 
-    Rows/s of a whole job over rows/s of its bare replica, milliseconds of orchestration a unit, and how the driver's
-    memory grows with units.
+    Reports the speed of a whole job relative to its replica alone, milliseconds of overhead per unit, and memory
+    growth of the driver.
 
     \b
     Example:
@@ -66,35 +78,29 @@ def pipeline(
     if json:
         typer.echo(as_json({"efficiency": whole, "ratio": whole.ratio, "overhead": costs}))
         return
+    figures = [f"{whole.rows:,}", f"{whole.job_rows_per_s:.2f}", f"{whole.bare_rows_per_s:.2f}", f"{whole.ratio:.3f}"]
+    _show("Whole job and replica alone", ["rows", "job rows/s", "replica rows/s", "ratio"], [figures])
     _show(
-        "Whole job against bare replica",
-        ["rows", "job rows/s", "bare rows/s", "ratio"],
-        [[f"{whole.rows:,}", f"{whole.job_rows_per_s:.2f}", f"{whole.bare_rows_per_s:.2f}", f"{whole.ratio:.3f}"]],
+        "Overhead per unit",
+        ["layout", "units", "ms per unit", "driver MiB", "growth MiB"],
+        [_overhead_row(cost) for cost in costs],
     )
-    _show(
-        "A replica that does nothing",
-        ["layout", "units", "ms per unit", "driver MiB", "grew by"],
-        [
-            [
-                one.layout,
-                f"{one.units:,}",
-                f"{one.ms_per_unit:.1f}",
-                f"{one.driver_mb[1]:.0f}",
-                f"{one.driver_growth_mb:.1f}",
-            ]
-            for one in costs
-        ],
-    )
+
+
+def _overhead_row(cost: Overhead) -> list[str]:
+    memory = [f"{cost.driver_mb[1]:.0f}", f"{cost.driver_growth_mb:.1f}"]
+    return [cost.layout, f"{cost.units:,}", f"{cost.ms_per_unit:.1f}", *memory]
 
 
 @app.command("plan")
+@with_global_options
 def plan(
     rows: Annotated[int, typer.Option(min=1, help="Rows of the manifest to plan.")] = 10_000_000,
     json: AsJson = False,
 ) -> None:
-    """Planning a large manifest: seconds and memory.
+    """Measure planning of a large manifest.
 
-    A Parquet manifest is written to a temporary folder, and planned in a process of its own.
+    Writes a Parquet manifest to a temporary folder and plans it in a separate process.
 
     \b
     Example:
@@ -106,7 +112,7 @@ def plan(
     if json:
         typer.echo(as_json(planned))
         return
-    facts = [
+    figures = [
         f"{planned.rows:,}",
         f"{planned.files:,}",
         size(planned.manifest_bytes),
@@ -114,17 +120,18 @@ def plan(
         f"{planned.plan_s:.2f}",
         size(planned.memory_growth_bytes),
     ]
-    _show("Planning a manifest", ["rows", "files", "size", "units", "seconds", "memory grew by"], [facts])
+    _show("Planning a manifest", ["rows", "files", "size", "units", "seconds", "memory growth"], [figures])
 
 
 @app.command("verify")
+@with_global_options
 def verify(
     rows: Annotated[int, typer.Option(min=1_000, help="Captions in the output to audit.")] = 1_000_000,
     json: AsJson = False,
 ) -> None:
-    """Auditing a large output: rows/s, and whether memory grows.
+    """Measure the audit of a large output.
 
-    A sound output of captions is written to a temporary folder, and audited in a process of its own.
+    Writes an intact output of captions to a temporary folder and audits it in a separate process.
 
     \b
     Example:
@@ -132,45 +139,42 @@ def verify(
     """
     from unipic.pipeline.bench.verify import bench_verify
 
-    found = bench_verify(rows)
+    audit = bench_verify(rows)
     if json:
-        typer.echo(as_json({"verify": found, "rows_per_s": found.rows_per_s, "growth_bytes": found.growth_bytes}))
+        typer.echo(as_json({"verify": audit, "rows_per_s": audit.rows_per_s, "growth_bytes": audit.growth_bytes}))
         return
-    facts = [
-        f"{found.rows:,}",
-        f"{found.units:,}",
-        f"{found.verify_s:.1f}",
-        f"{found.rows_per_s:,.0f}",
-        size(found.early_peak_bytes),
-        size(found.peak_bytes),
-        size(found.growth_bytes),
+    figures = [
+        f"{audit.rows:,}",
+        f"{audit.units:,}",
+        f"{audit.verify_s:.1f}",
+        f"{audit.rows_per_s:,.0f}",
+        size(audit.early_peak_bytes),
+        size(audit.peak_bytes),
+        size(audit.growth_bytes),
     ]
-    early = f"peak at {found.early_rows:,} rows"
-    _show("Auditing an output", ["rows", "units", "seconds", "rows/s", early, "peak in the end", "grew by"], [facts])
+    early = f"peak at {audit.early_rows:,} rows"
+    _show("Auditing an output", ["rows", "units", "seconds", "rows/s", early, "final peak", "growth"], [figures])
 
 
 @app.command("model")
+@with_global_options
 def model(
     checkpoint: Checkpoint = None,
-    random_published: Annotated[
-        bool, typer.Option("--random-published", help="The published sizes with random weights, made on the device.")
-    ] = False,
+    random_published: RandomPublished = False,
     device: Annotated[Device, typer.Option()] = Device.CPU,
     dtype: Annotated[Dtype, typer.Option()] = Dtype.FLOAT32,
-    task: Annotated[
-        list[str] | None, typer.Option(help="generate, edit, caption; default: all. May be repeated.")
-    ] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(help="May be repeated; default: 1 and 8.")] = None,
+    task: Tasks = None,
+    batch_size: BatchSizes = None,
     batches: Annotated[int, typer.Option(min=1, help="Timed batches, after one to warm up.")] = 3,
     image_size: ImageSize = 64,
     iterations: Iterations = 8,
     diffusion_steps: Steps = 20,
     guidance: Annotated[float, typer.Option(min=1.0)] = 3.0,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 32,
-    profile: Annotated[bool, typer.Option("--profile", help="Also show where the time of one batch goes.")] = False,
+    profile: Profile = False,
     json: AsJson = False,
 ) -> None:
-    """Speed and memory of one replica, by task and batch size.
+    """Measure one replica by task and batch size.
 
     \b
     Examples:
@@ -180,12 +184,8 @@ def model(
     """
     from unipic.model import bench
     from unipic.model.engine import CaptionSettings, SamplingSettings
-    from unipic.pipeline.errors import JobError
 
-    unknown = sorted(set(task or ()) - set(bench.TASKS))
-    if unknown:
-        raise JobError(f"--task must be {', '.join(bench.TASKS)}; got {', '.join(unknown)}")
-    chosen = [one for one in bench.TASKS if one in (task or bench.TASKS)]
+    tasks = _tasks(task)
     check_device(device.value)
     check_image_size(image_size)
     sampling = SamplingSettings(
@@ -193,41 +193,47 @@ def model(
     )
     captioning = CaptionSettings(image_size=image_size, max_new_tokens=max_new_tokens)
     engine = _engine(
-        checkpoint,
-        random_published=random_published,
-        device=device.value,
-        dtype=dtype.value,
-        image_size=image_size,
+        checkpoint, random_published=random_published, device=device.value, dtype=dtype.value, image_size=image_size
     )
     sizes = batch_size or [1, 8]
     measured = list(
         bench.measure_all(
-            engine, batch_sizes=sizes, batches=batches, sampling=sampling, captioning=captioning, chosen=chosen
+            engine, batch_sizes=sizes, batches=batches, sampling=sampling, captioning=captioning, chosen=tasks
         )
     )
+    setting = f"{image_size} px, {iterations} iterations, {diffusion_steps} diffusion steps, {dtype.value}"
+    _show_model(f"One replica, {setting}", measured, json=json)
+    for name in tasks if profile else ():
+        text = bench.profile(engine, name, batch_size=sizes[-1], sampling=sampling, captioning=captioning)
+        typer.echo(text, err=json)
+
+
+def _tasks(requested: Sequence[str] | None) -> list[Task]:
+    from unipic.model import bench
+    from unipic.pipeline.errors import JobError
+
+    unknown = sorted(set(requested or ()) - set(bench.TASKS))
+    if unknown:
+        raise JobError(f"--task must be {', '.join(bench.TASKS)}; got {', '.join(unknown)}")
+    return [name for name in bench.TASKS if name in (requested or bench.TASKS)]
+
+
+def _show_model(title: str, measured: Sequence[Measurement], *, json: bool) -> None:
     if json:
         typer.echo(as_json(measured))
-    else:
-        _show(
-            f"One replica, {image_size} px, {iterations} iterations, {diffusion_steps} diffusion steps, {dtype.value}",
-            ["task", "batch", "per s", "s each", "peak memory", "device"],
-            [
-                [
-                    m.task,
-                    str(m.batch_size),
-                    f"{m.items_per_s:.2f}",
-                    f"{1 / m.items_per_s:.3f}",
-                    size(m.peak_bytes),
-                    m.device,
-                ]
-                for m in measured
-            ],
-        )
-    if profile:
-        for one in chosen:
-            typer.echo(
-                bench.profile(engine, one, batch_size=sizes[-1], sampling=sampling, captioning=captioning), err=json
-            )
+        return
+    rows = [
+        [
+            row.task,
+            str(row.batch_size),
+            f"{row.items_per_s:.2f}",
+            f"{1 / row.items_per_s:.3f}",
+            size(row.peak_bytes),
+            row.device,
+        ]
+        for row in measured
+    ]
+    _show(title, ["task", "batch", "per s", "s each", "peak memory", "device"], rows)
 
 
 def _engine(checkpoint: Path | None, *, random_published: bool, device: str, dtype: str, image_size: int) -> Engine:
@@ -253,10 +259,10 @@ def _tiny(folder: Path, image_size: int) -> Path:
     return folder / "tiny"
 
 
-def _show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _show(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=title, title_justify="left")
-    for head in heads:
-        table.add_column(head, justify="right")
+    for heading in headings:
+        table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -9,23 +9,28 @@ import typer
 from rich import progress as bars
 from rich.console import Console
 
-from unipic.jobs.terminal.words import size
+from unipic.jobs.terminal.formatting import size
 
-Heads = Annotated[int, typer.Option(min=1, help="Attention heads; no tensor tells. Published: 16.")]
+Heads = Annotated[int, typer.Option(min=1, help="Attention heads; the tensors do not record them. Published: 16.")]
 
 
 def convert_checkpoint(
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder with pytorch_model.bin, kl16.ckpt and the LLM's.")],
-    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to make; it must not exist yet.")],
+    src: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC", help="Folder of the published checkpoint: pytorch_model.bin, kl16.ckpt, the LLM."
+        ),
+    ],
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to create; it must not exist yet.")],
     encoder_heads: Heads = 16,
     decoder_heads: Heads = 16,
     vae_scale: Annotated[float, typer.Option(help="Scale of the latents. Published: 0.2325.")] = 0.2325,
     vae_norm_groups: Annotated[int, typer.Option(min=1, help="Groups of the VAE's norms. Published: 32.")] = 32,
 ) -> None:
-    """Turn the published checkpoint into ours.
+    """Convert the published checkpoint.
 
-    Ours is safetensors, one config.json, the tokenizer and digests. Nothing but tensors is read from the published
-    pickles. DST appears only when it is whole.
+    Writes safetensors, one config.json, the tokenizer and digests. From the published pickles it reads only tensors.
+    DST appears when it is complete.
 
     \b
     Example:
@@ -56,7 +61,7 @@ def convert_checkpoint(
             )
     except CheckpointFault as fault:
         raise CheckpointError(str(fault)) from fault
-    typer.echo(f"{dst} is ready: {report.tensors} tensors, {size(report.weight_bytes)}, digest {report.digest[:16]}")
+    typer.echo(f"created {dst}: {report.tensors} tensors, {size(report.weight_bytes)}, digest {report.digest[:16]}")
     if report.skipped:
         shown = ", ".join(sorted({name.split(".")[0] if "siglip" in name else name for name in report.skipped}))
-        typer.echo(f"left out, as no inference path reads them: {len(report.skipped)} tensors ({shown})")
+        typer.echo(f"skipped {len(report.skipped)} tensors that inference does not use ({shown})")

@@ -7,22 +7,22 @@ from typing import Annotated
 
 import typer
 
-from unipic.jobs.terminal.options import Anonymous, EndpointUrl, OutputUri, Region, storage_of
-from unipic.jobs.terminal.words import count
+from unipic.jobs.terminal.formatting import count
+from unipic.jobs.terminal.options import Anonymous, EndpointUrl, OutputUri, Region, storage_from_options
 
 
 def export_captions(
     output: OutputUri,
-    to: Annotated[Path, typer.Option(metavar="FILE", help="Where to: a name that ends in .csv or .jsonl.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the file where it is there.")] = False,
+    to: Annotated[Path, typer.Option(metavar="FILE", help="File to write; its name ends in .csv or .jsonl.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
     """Write captions as CSV or JSON lines.
 
-    One row a caption, in the manifest's order: id, source, question, caption, lineage_id, and what the job keeps.
-    In CSV, text that a spreadsheet would run as a formula stands behind an apostrophe; JSON lines are verbatim.
+    Writes one row per caption in manifest order: id, source, question, caption, lineage_id, and the columns the job
+    keeps. In CSV, an apostrophe protects text that a spreadsheet would run as a formula; JSON lines are verbatim.
 
     \b
     Example:
@@ -30,10 +30,11 @@ def export_captions(
     """
     from unipic.pipeline.audit.export import export
 
-    storage = storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
-    found = export(output, to, storage, force=force)
-    typer.echo(f"{count(found.rows, 'caption')} written to {to}")
-    if found.rejected or found.undone:
-        typer.echo(f"  without one: {count(found.rejected, 'row')} rejected, {count(found.undone, 'row')} not done yet")
-    if found.left_out:
-        typer.echo(f"  left out: {', '.join(found.left_out)} (neither text nor number)")
+    storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    exported = export(output, to, storage, force=force)
+    typer.echo(f"wrote {count(exported.rows, 'caption')} to {to}")
+    if exported.rejected or exported.undone:
+        missing = f"{count(exported.rejected, 'row')} rejected, {count(exported.undone, 'row')} not done yet"
+        typer.echo(f"  without a caption: {missing}")
+    if exported.left_out:
+        typer.echo(f"  columns left out: {', '.join(exported.left_out)} (neither text nor numbers)")

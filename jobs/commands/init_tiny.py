@@ -11,13 +11,13 @@ from unipic.jobs.terminal.options import check_image_size
 
 
 def make_tiny(
-    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to make; it must not exist yet.")],
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to create; it must not exist yet.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-    image_size: Annotated[int, typer.Option(min=16, help="Side in pixels its positions are made for.")] = 64,
+    image_size: Annotated[int, typer.Option(min=16, help="Image size in pixels that the model is built for.")] = 64,
 ) -> None:
-    """Make a small random checkpoint, for trials.
+    """Create a small checkpoint with random weights, for tests.
 
-    It takes milliseconds a picture, and its pictures are noise.
+    It generates an image in milliseconds; the images are noise.
 
     \b
     Example:
@@ -32,5 +32,5 @@ def make_tiny(
     try:
         digest = init_tiny(dst, seed=seed, image_size=image_size)
     except CheckpointFault as fault:
-        raise CheckpointError(str(fault), remedy="Give a folder that does not exist yet.") from fault
-    typer.echo(f"{dst} is ready, digest {digest[:16]}")
+        raise CheckpointError(str(fault), remedy="Choose a folder that does not exist yet.") from fault
+    typer.echo(f"created {dst}, digest {digest[:16]}")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unipic.jobs.terminal.formatting import as_json, count, duration, size
 from unipic.jobs.terminal.options import AsJson, JobFile, Set
-from unipic.jobs.terminal.words import as_json, count, duration, size
 
 if TYPE_CHECKING:
     from unipic.pipeline.manifests.ids import IdCount
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 _FILES_SHOWN = 5
 _STATES = {
-    "new": "new: nothing is there yet",
-    "begun": "begun: the run will go on from there",
-    "done": "done: nothing is left to do",
+    "new": "new",
+    "begun": "started; the run resumes it",
+    "done": "complete; nothing left to run",
 }
 
 
@@ -27,21 +27,21 @@ def plan_job(
     json: AsJson = False,
     ids: Annotated[
         bool,
-        typer.Option("--ids", help="Count repeated and missing ids in all rows, not just in the first two million."),
+        typer.Option("--ids", help="Check the ids of all rows, not only the first two million."),
     ] = False,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Also load the model here, do one unit and throw it away: what it would cost."),
+        typer.Option("--probe", help="Load the model, run one unit without saving it, and estimate time and size."),
     ] = False,
 ) -> None:
-    """Tell what a job would do, and its faults.
+    """Check a job and show what it would do.
 
-    Nothing is done or left behind: no Ray, and no model but with --probe.
+    Reports every fault at once. Writes nothing, starts no Ray, and loads the model only with --probe.
 
     \b
     Examples:
       unipic plan configs/generate.yaml
-      unipic plan configs/generate.yaml --set output.uri=out/trial --probe
+      unipic plan configs/generate.yaml --set output.uri=out/test --probe
     """
     from unipic.jobs.spec.load import load_job
 
@@ -50,11 +50,11 @@ def plan_job(
     from unipic.pipeline.plan import plan
     from unipic.pipeline.storage.storage import Storage
 
-    found = plan(resolved, Storage(resolved.storage), all_ids=ids, probe=probe)
+    planned = plan(resolved, Storage(resolved.storage), all_ids=ids, probe=probe)
     if json:
-        typer.echo(as_json(found))
+        typer.echo(as_json(planned))
         return
-    for line in _lines(found):
+    for line in _lines(planned):
         typer.echo(line)
 
 
@@ -71,7 +71,7 @@ def _lines(plan: Plan) -> list[str]:
         lines.append(f"              … and {len(plan.files) - _FILES_SHOWN:,} more")
     lines += [
         f"  units       {plan.units_done:,} of {count(plan.units, 'unit')} done, {left:,} left, "
-        f"each of {count(plan.rows_per_unit, 'row')} at most",
+        f"at most {count(plan.rows_per_unit, 'row')} each",
         f"  reads       {', '.join(f'{role} ← {column}' for role, column in plan.bound.items())}",
         f"  columns     {', '.join(f'{name} ({kind})' for name, kind in plan.columns.items())}",
         f"  checkpoint  {checkpoint.uri}, {size(checkpoint.bytes)}, digest {checkpoint.digest[:16]}",
@@ -86,18 +86,18 @@ def _lines(plan: Plan) -> list[str]:
 
 
 def _ids(ids: IdCount) -> list[str]:
-    """Repeated and missing ids, and what they mean; nothing where all is well."""
-    least, among = ("", "") if ids.complete else ("at least ", f" (of the first {ids.rows:,}; --ids counts all)")
+    """Repeated and missing ids with their consequences; no lines if there are none."""
+    least, scope = ("", "") if ids.complete else ("at least ", f" (first {ids.rows:,} rows; --ids checks all)")
     lines = []
     if ids.repeated:
         lines.append(
-            f"  ids         {least}{count(ids.repeated, 'row')} with the id of an earlier one{among}: each is done, "
-            "seeds are shared, replay asks which"
+            f"  ids         {least}{count(ids.repeated, 'row')} with a repeated id{scope}: such rows share a seed, "
+            "and replay needs FILE:ROW"
         )
     if ids.null:
-        lines.append(f"  ids         {least}{count(ids.null, 'row')} without an id{among}: known by file and row")
+        lines.append(f"  ids         {least}{count(ids.null, 'row')} without an id{scope}: file and row identify them")
     if not lines and not ids.complete:
-        lines.append(f"  ids         no repeated or missing one{among}")
+        lines.append(f"  ids         no repeated or missing ids{scope}")
     return lines
 
 
@@ -110,8 +110,8 @@ def _row(row: dict[str, Any]) -> str:
 def _cost(probe: Probe) -> list[str]:
     rejected = f", {probe.rejected:,} of them rejected" if probe.rejected else ""
     return [
-        f"  probe       {count(probe.rows, 'row')} in {duration(probe.unit_s)} after {duration(probe.load_s)} "
-        f"of loading{rejected}",
-        f"  would cost  {duration(probe.total_s)} on {count(probe.replicas, 'replica')}, "
+        f"  probe       {count(probe.rows, 'row')} in {duration(probe.unit_s)}, plus {duration(probe.load_s)} "
+        f"to load the model{rejected}",
+        f"  estimate    {duration(probe.total_s)} on {count(probe.replicas, 'replica')}, "
         f"{size(probe.total_bytes)} of output",
     ]

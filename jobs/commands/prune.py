@@ -6,19 +6,18 @@ from typing import Annotated
 
 import typer
 
+from unipic.jobs.terminal.formatting import count
 from unipic.jobs.terminal.options import JobFile, Set
-from unipic.jobs.terminal.words import count
 
 
 def prune_job(
     job: JobFile,
     overrides: Set = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed; without it nothing is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
 ) -> None:
-    """Remove outputs whose manifest file is gone.
+    """Remove outputs of deleted manifest files.
 
-    A run keeps them and says so; this lists them, and with --yes takes them, and the receipts that name them, out of
-    the output folder.
+    A run keeps such outputs and prints a note. This command lists them; with --yes it removes them and their receipts.
 
     \b
     Examples:
@@ -34,9 +33,9 @@ def prune_job(
 
     gone = prune(resolved, Storage(resolved.storage), remove=yes)
     if not gone:
-        typer.echo("nothing to remove: every manifest file of this output is still there")
+        typer.echo("nothing to remove: the manifest still has every file of this output")
         return
     for file in gone:
         typer.echo(f"{file.name}: outputs of {count(file.rows, 'row')}{' removed' if yes else ''}")
     if not yes:
-        typer.echo("nothing was removed; --yes removes them")
+        typer.echo("nothing was removed; pass --yes to remove them")

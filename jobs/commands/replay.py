@@ -3,68 +3,76 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unipic.jobs.terminal.exits import FAULT
-from unipic.jobs.terminal.options import Anonymous, EndpointUrl, OutputUri, Region, RowName, storage_of
+from unipic.jobs.terminal.exit_codes import FAULT
+from unipic.jobs.terminal.options import Anonymous, EndpointUrl, OutputUri, Region, RowName, storage_from_options
+
+if TYPE_CHECKING:
+    from unipic.pipeline.audit.replay import Replayed
+
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="Compare with this file instead of the stored row.",
+    ),
+]
+Save = Annotated[
+    Path | None, typer.Option(metavar="FILE", dir_okay=False, writable=True, help="Write the result to this file.")
+]
 
 
 def replay_row(
     output: OutputUri,
     row: RowName,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            help="Compare with this file instead of what the output holds.",
-        ),
-    ] = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, writable=True, help="Write the row made again to this file."),
-    ] = None,
+    against: Against = None,
+    save: Save = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
-    """Make a row again, and compare.
+    """Generate a row again and compare.
 
-    On hardware like the job's the two are equal. Where micro-batches had to shrink they may differ by 1 of 255, and a
-    caption in its words. Exits with 1 where they differ more than that.
+    On the same kind of hardware the results are identical. If a micro-batch had to shrink, pixels may differ by 1 of
+    255, and a caption in its words. Exits with code 1 on a larger difference.
 
     \b
     Example:
-      unipic replay demo-output/pictures 00003 --save again.png
+      unipic replay demo-output/pictures single-01 --save again.png
     """
     from unipic.pipeline.audit.replay import replay
     from unipic.pipeline.errors import JobError
 
-    if save is not None and not save.absolute().parent.is_dir():  # said before the model loads
-        raise JobError(f"{save} cannot be written: there is no folder {save.absolute().parent}")
-    other = against.read_bytes() if against is not None else None
-    storage = storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
-    found = replay(output, row, storage, against=other)
+    if save is not None and not save.absolute().parent.is_dir():  # fails before the model loads
+        raise JobError(f"cannot write {save}: the folder {save.absolute().parent} does not exist")
+    reference = against.read_bytes() if against is not None else None
+    storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    replayed = replay(output, row, storage, against=reference)
     if save is not None:
         try:
-            save.write_bytes(found.after)
+            save.write_bytes(replayed.after)
         except OSError as error:
-            raise JobError(f"{save} cannot be written: {error.strerror}") from error
-        typer.echo(f"written to {save}")
-    if found.identical:
-        typer.echo(f"identical: {found.lineage_id[:16]} gives SHA-256 {found.made[:16]} again")
-        return
-    typer.echo(f"NOT identical: stored {found.expected[:16]}, made again {found.made[:16]}")
-    if found.max_difference is not None:
-        typer.echo(f"  {found.differing_px:,} pixels differ, by {found.max_difference} of 255 at most")
-    if not found.as_promised:
+            raise JobError(f"cannot write {save}: {error.strerror}") from error
+        typer.echo(f"wrote {save}")
+    for line in _lines(replayed):
+        typer.echo(line)
+    if not replayed.identical and not replayed.as_promised:
         raise typer.Exit(FAULT)
-    cut = "its micro-batch cannot be cut as it was"
-    if found.max_difference is None:
-        typer.echo(f"  no more is promised: {cut}, and rounding may then turn a caption's words")
-    else:
-        typer.echo(f"  within 1/255, which is what was promised: {cut}")
+
+
+def _lines(replayed: Replayed) -> list[str]:
+    if replayed.identical:
+        return [f"identical: {replayed.lineage_id[:16]} has SHA-256 {replayed.made[:16]} again"]
+    lines = [f"NOT identical: stored {replayed.expected[:16]}, replayed {replayed.made[:16]}"]
+    if replayed.max_difference is not None:
+        lines.append(f"  {replayed.differing_px:,} pixels differ, by at most {replayed.max_difference} of 255")
+    if replayed.as_promised:
+        expected = "rounding may change words" if replayed.max_difference is None else "1 of 255 is within tolerance"
+        lines.append(f"  The original micro-batch cannot be reproduced, so {expected}.")
+    return lines

@@ -10,7 +10,7 @@ import typer
 def print_schema() -> None:
     """Print the JSON schema of job files.
 
-    A first line `# yaml-language-server: $schema=job.schema.json` makes editors complete and check a job as you type.
+    With a first line `# yaml-language-server: $schema=job.schema.json`, editors complete and check a job as you type.
 
     \b
     Example:

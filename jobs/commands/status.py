@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_of
-from unipic.jobs.terminal.words import as_json, duration, rate
+from unipic.jobs.terminal.formatting import as_json, duration, rate
+from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
 
 if TYPE_CHECKING:
     from unipic.pipeline.audit.status import Status
@@ -21,10 +21,9 @@ def show_status(
     region: Region = None,
     anonymous: Anonymous = False,
 ) -> None:
-    """Tell how a job stands.
+    """Show the progress of a job.
 
-    Read from its output folder alone, from any machine that has access: rows done, why rows were rejected,
-    and which runs are at work on it.
+    Reads only the output folder, from any machine with access: rows done, reasons for rejected rows, and active runs.
 
     \b
     Examples:
@@ -33,30 +32,37 @@ def show_status(
     """
     from unipic.pipeline.audit.status import status
 
-    now = status(output, storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous))
+    current = status(output, storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous))
     if json:
-        typer.echo(as_json(now))
+        typer.echo(as_json(current))
         return
-    done = now.ok + now.rejected
-    share = f" ({100 * done / now.rows:.0f} %)" if now.rows else ""
-    how = "finished" if now.finished else "at work" if now.at_work else "not finished, and no run is at work on it"
-    typer.echo(f"{now.name} ({now.task}): {how}")
-    typer.echo(f"  rows      {done:,} of {now.rows:,} done{share}, {now.rejected:,} rejected")
-    if now.rejected:
-        typer.echo(f"  rejected  {now.rejected:,}: {_kinds(now)}")
-    typer.echo(f"  units     {now.units_done:,} of {now.units:,}")
-    if now.last is not None:
-        typer.echo(f"  last      {duration(time.time() - now.last)} ago")
-    for run in now.at_work:
-        typer.echo(f"  at work   {run}")
-    if now.rows_per_s and not now.finished:
-        left = f", {duration(now.eta_s)} left at that rate" if now.eta_s is not None else ""
-        typer.echo(f"  rate      {rate(now.rows_per_s, 'rows')} over the last units{left}")
+    for line in _lines(current):
+        typer.echo(line)
 
 
-def _kinds(now: Status) -> str:
+def _lines(current: Status) -> list[str]:
+    done = current.ok + current.rejected
+    share = f" ({100 * done / current.rows:.0f} %)" if current.rows else ""
+    state = "finished" if current.finished else "running" if current.at_work else "not finished, no active run"
+    lines = [
+        f"{current.name} ({current.task}): {state}",
+        f"  rows      {done:,} of {current.rows:,} done{share}, {current.rejected:,} rejected",
+    ]
+    if current.rejected:
+        lines.append(f"  rejected  {current.rejected:,}: {_kinds(current)}")
+    lines.append(f"  units     {current.units_done:,} of {current.units:,}")
+    if current.last is not None:
+        lines.append(f"  last      {duration(time.time() - current.last)} ago")
+    lines += [f"  run       {run}" for run in current.at_work]
+    if current.rows_per_s and not current.finished:
+        left = f", {duration(current.eta_s)} left at that rate" if current.eta_s is not None else ""
+        lines.append(f"  rate      {rate(current.rows_per_s, 'rows')} over the last units{left}")
+    return lines
+
+
+def _kinds(current: Status) -> str:
     """`4 EmptyPrompt, 3 ForbiddenSource`."""
-    told = [f"{number:,} {kind}" for kind, number in now.rejected_kinds.items()]
-    if untold := now.rejected - sum(now.rejected_kinds.values()):
-        told.append(f"{untold:,} of a kind that their receipts do not say")
-    return ", ".join(told)
+    kinds = [f"{number:,} {kind}" for kind, number in current.rejected_kinds.items()]
+    if unknown := current.rejected - sum(current.rejected_kinds.values()):
+        kinds.append(f"{unknown:,} without a recorded reason")
+    return ", ".join(kinds)

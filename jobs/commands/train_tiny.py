@@ -8,25 +8,25 @@ from typing import Annotated
 import typer
 
 from unipic.jobs.commands.evaluate import Device
-from unipic.jobs.terminal.exits import STOPPED
+from unipic.jobs.terminal.exit_codes import RESUME, STOPPED
 from unipic.jobs.terminal.options import check_device
 
 
 def train_tiny(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the checkpoint; it must not exist yet.")],
     work: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="What is kept between runs: weights, latents, sample pictures.")
+        Path, typer.Option(metavar="FOLDER", help="State kept between runs: weights, latents, sample images.")
     ],
     device: Annotated[Device, typer.Option()] = Device.CPU,
     threads: Annotated[int, typer.Option(min=1, help="Arithmetic threads on a CPU.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the scenes, the first weights and the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes, the first weights and the noise.")] = 0,
 ) -> None:
-    """Train the small checkpoint of the shapes world from nothing.
+    """Train the small checkpoint of the shapes world.
 
-    First the autoencoder, then generation, edits and captions together. It needs no data, about 4 GB of memory, and
-    two to three hours on two CPU cores (--threads 2) or minutes on a GPU. Losses are printed as it goes, and sample
-    pictures are left in the work folder. Stop it at any time: the same command goes on from there, to the same weights
-    on the same hardware.
+    Trains the autoencoder first, then generation, edits and captions together. It draws its own data and needs about
+    4 GB of memory: two to three hours on two CPU cores (--threads 2), or minutes on a GPU. It prints losses and saves
+    sample images to the work folder. Stop it at any time; the same command resumes, and gives the same weights on the
+    same hardware.
 
     \b
     Examples:
@@ -36,7 +36,7 @@ def train_tiny(
     from unipic.pipeline.errors import JobError
 
     if out.exists():
-        raise JobError(f"{out} already exists", remedy="Give a folder that does not exist yet.")
+        raise JobError(f"{out} already exists", remedy="Choose a folder that does not exist yet.")
     import torch
 
     from unipic.model.tiny.training.train import train
@@ -49,6 +49,6 @@ def train_tiny(
     try:
         digest = train(out, work=work, device=device.value, vae_recipe=vae_recipe, joint_recipe=joint_recipe)
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from the last state in the work folder", err=True)
+        typer.echo(f"interrupted: the work folder holds the last state; {RESUME}", err=True)
         raise typer.Exit(STOPPED) from None
-    typer.echo(f"{out} is ready, digest {digest[:16]}")
+    typer.echo(f"created {out}, digest {digest[:16]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,25 +12,25 @@ import typer
 from rich import progress as bars
 from rich.console import Console
 
-from unipic.jobs.terminal.exits import FAULT, STOPPED
-from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_of
+from unipic.jobs.terminal.exit_codes import FAULT, STOPPED
+from unipic.jobs.terminal.formatting import as_json, count
+from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
 from unipic.jobs.terminal.progress import Display
 from unipic.jobs.terminal.signals import Signals
-from unipic.jobs.terminal.words import as_json, count
 
 if TYPE_CHECKING:
     from unipic.pipeline.audit.repair import Repaired
     from unipic.pipeline.audit.verify import Report
     from unipic.pipeline.storage.storage import Storage
 
-_SHOWN = 50
+_PROBLEMS_SHOWN = 50
 
 
 def verify_output(
     output: OutputUri,
-    repair: Annotated[bool, typer.Option("--repair", help="Do damaged units again, and verify once more.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Run damaged units again, then verify again.")] = False,
     replay: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Also make N random rows again and compare; loads the model.")
+        int, typer.Option(metavar="N", min=0, help="Also replay N random rows and compare; loads the model.")
     ] = 0,
     json: AsJson = False,
     endpoint_url: EndpointUrl = None,
@@ -39,11 +39,11 @@ def verify_output(
 ) -> None:
     """Audit a whole output.
 
-    Every unit, part, row, picture and lineage is held against its receipt. Exits with 1 on any problem that is left.
+    Compares every unit, part, row, image and lineage with its receipt. Exits with code 1 if a problem remains.
 
-    --repair needs the manifest and the checkpoint where the job had them; relative paths start from this folder. A unit
-    that cannot be done again stays as it is, and it says why. Nobody's files in data/, rejected/, images/ and _unipic/
-    are moved to _unipic/set-aside; elsewhere in the output they stay.
+    --repair needs the manifest and the checkpoint of the job; relative paths start from this folder. A unit that cannot
+    be run again stays unchanged, and the reason is printed. Unknown files in data/, rejected/, images/ and _unipic/
+    move to _unipic/set-aside; other files in the output stay.
 
     \b
     Examples:
@@ -51,22 +51,20 @@ def verify_output(
       unipic verify demo-output/pictures --replay 20
       unipic verify demo-output/pictures --repair
     """
-    storage = storage_of(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
-    tell = (lambda report: None) if json else _tell
-    report = _audited(output, storage, replay, tell)
-    reports, stopped = [report], False
-    if repair and not report.ok:
-        stopped = _repair(output, storage, report)
-        reports.append(_audited(output, storage, replay, tell))
-    elif not json and (would := _repair_would(report)):
-        typer.echo(f"  --repair would {would}")
+    storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    reports, stopped = [_audit(output, storage, replay, quiet=json)], False
+    if repair and not reports[0].ok:
+        stopped = _repair(output, storage, reports[0])
+        reports.append(_audit(output, storage, replay, quiet=json))
+    elif not json and (actions := _repair_actions(reports[0])):
+        typer.echo(f"  --repair would {actions}")
     if json:
-        typer.echo(as_json([one.as_dict() for one in reports] if repair else report.as_dict()))
+        typer.echo(as_json([report.as_dict() for report in reports] if repair else reports[0].as_dict()))
     if not reports[-1].ok:
         raise typer.Exit(STOPPED if stopped else FAULT)
 
 
-def _audited(output: str, storage: Storage, replay: int, tell: Callable[[Report], None]) -> Report:
+def _audit(output: str, storage: Storage, replay: int, *, quiet: bool) -> Report:
     from unipic.pipeline.audit.replay import replay_sample
     from unipic.pipeline.audit.verify import verify
 
@@ -77,56 +75,61 @@ def _audited(output: str, storage: Storage, replay: int, tell: Callable[[Report]
     try:
         for problem in replay_sample(output, replay, storage, damaged=report.damaged_units):
             report.add(problem)
-    finally:  # what the audit found is told whatever becomes of the replays
-        tell(report)
+    finally:  # the audit's findings are printed even if a replay fails
+        if not quiet:
+            _print_report(report)
     return report
 
 
-def _tell(report: Report) -> None:
+def _print_report(report: Report) -> None:
     rows = f"{report.data:,} data and {report.rejected:,} rejected of {count(report.rows, 'row')}"
-    typer.echo(f"{report.output}: {'sound' if report.ok else 'NOT sound'}; {rows} in {count(report.units, 'unit')}")
-    for kind, number in sorted(report.counts.items(), key=lambda one: -one[1]):
+    verdict = "intact" if report.ok else "NOT intact"
+    typer.echo(f"{report.output}: {verdict}; {rows} in {count(report.units, 'unit')}")
+    for kind, number in sorted(report.counts.items(), key=lambda item: -item[1]):
         typer.echo(f"  {kind}: {number:,}")
-    for problem in report.problems[:_SHOWN]:
+    for problem in report.problems[:_PROBLEMS_SHOWN]:
         typer.echo(f"    {problem.where}: {problem.message}")
 
 
-def _repair_would(report: Report) -> str:
-    """What --repair would set about; "" where it is of no help."""
-    left_over = report.counts.get("superseded part", 0) + report.counts.get("interrupted retry", 0)
-    what = [
-        f"do {count(units, 'unit')} again" if (units := len(report.damaged_units)) else "",
+def _repair_actions(report: Report) -> str:
+    """What --repair would do, or "" if it would do nothing."""
+    leftovers = report.counts.get("superseded part", 0) + report.counts.get("interrupted retry", 0)
+    actions = [
+        f"run {count(units, 'unit')} again" if (units := len(report.damaged_units)) else "",
         f"move {count(files, 'file')} to _unipic/set-aside" if (files := len(report.strangers)) else "",
-        f"delete {count(left_over, 'part')} of tries that do not count" if left_over else "",
+        f"delete {count(leftovers, 'part')} of superseded attempts" if leftovers else "",
     ]
-    return ", ".join(one for one in what if one)
+    return ", ".join(action for action in actions if action)
 
 
 def _repair(output: str, storage: Storage, report: Report) -> bool:
-    """Repair, and print what was done; whether the run of the damaged units was stopped early."""
+    """Repairs the output and prints what was done; returns whether the run of damaged units stopped early."""
     from unipic.pipeline.audit.repair import repair
 
     stop, display = threading.Event(), Display()
-    with ExitStack() as shown, Signals(stop, display.say) as signals:
+    with ExitStack() as live, Signals(stop, display.print) as signals:
 
-        def on_cleared(done: Repaired) -> None:
-            for line in _cleared(output, done):
-                display.say(line)
-            if done.forgotten:
-                shown.enter_context(display)
+        def on_cleared(repaired: Repaired) -> None:
+            for line in _cleared(output, repaired):
+                display.print(line)
+            if repaired.forgotten:
+                live.enter_context(display)
 
-        done = repair(output, storage, report, on_cleared=on_cleared, on_progress=signals.before(display), stop=stop)
-    if done.refused:
-        typer.echo(f"run.json's job cannot do them: {done.refused}\n  `unipic run` of the job will.", err=True)
-    return done.result is not None and done.result.outcome == "stopped"
+        repaired = repair(
+            output, storage, report, on_cleared=on_cleared, on_progress=signals.before(display), stop=stop
+        )
+    if repaired.refused:
+        reason = f"the job in run.json cannot run: {repaired.refused}"
+        typer.echo(f"{reason}\n  Run `unipic run` with the job file instead.", err=True)
+    return repaired.result is not None and repaired.result.outcome == "stopped"
 
 
-def _cleared(output: str, done: Repaired) -> Iterator[str]:
-    if done.swept:
-        yield f"{count(done.swept, 'part')} of superseded or interrupted tries deleted"
-    if done.set_aside:
-        yield f"{count(done.set_aside, 'file')} moved to {output.rstrip('/')}/_unipic/set-aside"
-    for why, units in sorted(Counter(done.left.values()).items()):
-        yield f"{count(units, 'damaged unit')} left untouched: {why}"
-    if done.forgotten:
-        yield f"{count(done.forgotten, 'damaged unit')} to be done again"
+def _cleared(output: str, repaired: Repaired) -> Iterator[str]:
+    if repaired.swept:
+        yield f"deleted {count(repaired.swept, 'part')} of superseded attempts"
+    if repaired.set_aside:
+        yield f"moved {count(repaired.set_aside, 'file')} to {output.rstrip('/')}/_unipic/set-aside"
+    for reason, units in sorted(Counter(repaired.left.values()).items()):
+        yield f"{count(units, 'damaged unit')} unchanged: {reason}"
+    if repaired.forgotten:
+        yield f"running {count(repaired.forgotten, 'damaged unit')} again"

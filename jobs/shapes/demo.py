@@ -1,4 +1,4 @@
-"""`make demo`: the whole product on a small model, as a user drives it (`python -m unipic.jobs.shapes.demo`)."""
+"""`make demo`: all three tasks on a small model, as a user runs them (`python -m unipic.jobs.shapes.demo`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from unipic.jobs.shapes import demo_cases as demo_shapes
-from unipic.jobs.terminal.words import count, duration
+from unipic.jobs.shapes import demo_cases
+from unipic.jobs.terminal.formatting import count, duration
 from unipic.model.tiny.shipped import shipped_checkpoint
 
 FOLDER = Path("demo-output")
@@ -17,33 +17,33 @@ GENERATE, CAPTION, EDIT = (f"configs/demo-{task}.yaml" for task in ("generate", 
 
 
 def main() -> None:
-    """Makes everything under `demo-output/`, which is emptied first.
+    """Empties `demo-output/` and writes everything there.
 
     Raises:
-        SystemExit: with the code of the command that failed.
+        SystemExit: with the exit code of a failed command.
     """
     if not Path(GENERATE).is_file():
-        sys.exit("error: run this in the folder of the checkout: it uses configs/demo-*.yaml")
+        sys.exit("error: configs/demo-generate.yaml is not here. Run the demo in the root of the checkout.")
     started = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     trained = make_checkpoint(FOLDER / "checkpoint")
-    prompts = demo_shapes.draw_prompts()
-    demo_shapes.write_prompts(FOLDER / "prompts.parquet", prompts)
+    prompts = demo_cases.draw_prompts()
+    demo_cases.write_prompts(FOLDER / "prompts.parquet", prompts)
     print(f"{FOLDER / 'prompts.parquet'}: {count(len(prompts), 'prompt')}")
     call("run", GENERATE)
     call("run", CAPTION)
-    edits = demo_shapes.choose_edits(prompts, FOLDER / "pictures")
-    demo_shapes.write_edits(FOLDER / "edits.parquet", edits, FOLDER / "pictures")
-    print(f"\n{FOLDER / 'edits.parquet'}: {count(len(edits), 'picture')}, each with an instruction of its own")
+    edits = demo_cases.choose_edits(prompts, FOLDER / "pictures")
+    demo_cases.write_edits(FOLDER / "edits.parquet", edits, FOLDER / "pictures")
+    print(f"\n{FOLDER / 'edits.parquet'}: {count(len(edits), 'image')} with one instruction each")
     call("run", EDIT)
     call("trace", str(FOLDER / "edits"), edits[0].id)
-    print("\n" + "\n".join(demo_shapes.tell(prompts, edits, FOLDER, trained=trained)))
-    print(f"\nThat took {duration(time.monotonic() - started)}. Open {FOLDER / 'report.html'} to see it all.")
+    print("\n" + "\n".join(demo_cases.judge_all(prompts, edits, FOLDER, trained=trained)))
+    print(f"\nDone in {duration(time.monotonic() - started)}. Open {FOLDER / 'report.html'} to see the results.")
 
 
 def make_checkpoint(folder: Path) -> bool:
-    """A copy of the small trained checkpoint where one ships, else a random one; returns which."""
+    """Copies the trained checkpoint that ships, or creates a random one; returns whether it is trained."""
     if shipped := shipped_checkpoint():
         shutil.copytree(shipped, folder)
         return True
@@ -51,12 +51,12 @@ def make_checkpoint(folder: Path) -> bool:
     return False
 
 
-def call(*words: str) -> None:
-    """Runs one `unipic` command, shown as one would type it."""
-    print(f"\n$ unipic {' '.join(words)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "unipic.jobs.cli", *words], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+def call(*arguments: str) -> None:
+    """Prints and runs one `unipic` command."""
+    print(f"\n$ unipic {' '.join(arguments)}", flush=True)
+    process = subprocess.run([sys.executable, "-m", "unipic.jobs.cli", *arguments], check=False)
+    if process.returncode:
+        sys.exit(process.returncode)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the demo asks for, and what came of it: prompts of the shapes world, edits of the pictures, verdicts, a page."""
+"""Inputs and results of the demo: prompts of the shapes world, edits of its images, verdicts and a report."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipic.jobs.shapes.questions import pixels_of, rows_of, write_manifest
-from unipic.jobs.shapes.report import Card, Claim, Mark, Picture, Section, Table, page
+from unipic.jobs.shapes.report import Card, Claim, Image, Mark, Section, Table, page
 from unipic.jobs.shapes.score_tables import tables
-from unipic.jobs.terminal.words import count
+from unipic.jobs.terminal.formatting import count
 
 if TYPE_CHECKING:
     from unipic.model.tiny.world.samplers import EditCase, PromptCase
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 PROMPTS_PER_TASK = 16
 EDITS = 24
 _SEED = 5
-_RANDOM = "The weights are random, so pictures and captions are noise; the way they took is the real one."
+_RANDOM = "The weights are random, so images and captions are noise; the pipeline is the real one."
 
 Rows = Mapping[str, Mapping[str, Any]]
-"""Data rows of one job's output by their ids."""
+"""Data rows of an output by id."""
 
 
 @dataclass(frozen=True)
 class Edited:
-    """An edit to ask for; `case` is None where nobody can tell what its picture shows."""
+    """An edit; `case` is None if no scene can be read from its image."""
 
     id: str
-    picture: str
+    source: str
     instruction: str
     case: EditCase | None
 
 
 def draw_prompts() -> dict[str, PromptCase]:
-    """Prompts of each of GenEval's six tasks by their ids, half of them held out where a task can hold any out."""
+    """Prompts of GenEval's six tasks by id; half of them are held out if the task holds any out."""
     from unipic.model.tiny.world.grammar import TASKS
     from unipic.model.tiny.world.samplers import prompt_cases
 
@@ -58,105 +58,102 @@ def write_prompts(path: Path, prompts: Mapping[str, PromptCase]) -> None:
     write_manifest(path, rows)
 
 
-def choose_edits(prompts: Mapping[str, PromptCase], pictures: Path) -> list[Edited]:
-    """Edits of the pictures that came out as their prompts ask, and of others only where those are too few."""
+def choose_edits(prompts: Mapping[str, PromptCase], images: Path) -> list[Edited]:
+    """Edits of images that match their prompts, and of others if those are too few."""
     from unipic.model.tiny.world.edits import Edit, instruction_text
     from unipic.model.tiny.world.reading import draw_edit, edit_case_of, read_scene
     from unipic.model.tiny.world.score import judge
 
-    rng, rows = random.Random(_SEED), rows_of(pictures)
+    rng, rows = random.Random(_SEED), rows_of(images)
     names = rng.sample(sorted(rows), len(rows))
     edits: list[Edited] = []
     for name in names:
-        picture = pixels_of(rows[name]["image"]["bytes"])
-        scene = read_scene(picture)
-        if scene is None or len(edits) == EDITS or not judge(prompts[name], picture).right:
+        pixels = pixels_of(rows[name]["image"]["bytes"])
+        scene = read_scene(pixels)
+        if scene is None or len(edits) == EDITS or not judge(prompts[name], pixels).right:
             continue
         if edit := draw_edit(rng, scene, first_kind=len(edits)):
             edits.append(_edited(len(edits), name, instruction_text(edit), edit_case_of(scene, edit)))
-    taken = {edit.picture for edit in edits}
+    taken = {edit.source for edit in edits}
     for name in [name for name in names if name not in taken][: EDITS - len(edits)]:
         shape = prompts[name].phrase.nouns[0].shape
         edits.append(_edited(len(edits), name, instruction_text(Edit("recolour", shape, colour="blue")), None))
     return edits
 
 
-def _edited(place: int, picture: str, instruction: str, case: EditCase | None) -> Edited:
-    return Edited(f"edit-{place + 1:02d}", picture, instruction, case)
+def _edited(place: int, source: str, instruction: str, case: EditCase | None) -> Edited:
+    return Edited(f"edit-{place + 1:02d}", source, instruction, case)
 
 
-def write_edits(path: Path, edits: Sequence[Edited], pictures: Path) -> None:
-    """A manifest of some pictures of another job: their `lineage` column says whose outputs they are."""
-    rows = rows_of(pictures)
+def write_edits(path: Path, edits: Sequence[Edited], images: Path) -> None:
+    """Writes a manifest of images of another job; their `lineage` column names the rows they come from."""
+    rows = rows_of(images)
     write_manifest(
         path,
         [
             {
                 "id": edit.id,
-                "picture": edit.picture,
-                "image": rows[edit.picture]["image"],
+                "picture": edit.source,
+                "image": rows[edit.source]["image"],
                 "prompt": edit.instruction,
-                "lineage": rows[edit.picture]["lineage"],
+                "lineage": rows[edit.source]["lineage"],
             }
             for edit in edits
         ],
     )
 
 
-def tell(prompts: Mapping[str, PromptCase], edits: Sequence[Edited], folder: Path, *, trained: bool) -> list[str]:
-    """Judges everything in `folder`, writes `report.html` there, and returns the scores in a few lines."""
+def judge_all(prompts: Mapping[str, PromptCase], edits: Sequence[Edited], folder: Path, *, trained: bool) -> list[str]:
+    """Judges all outputs in `folder`, writes `report.html` there, and returns the scores as a few lines."""
     from unipic.model.tiny.world.score import scores
 
-    pictures, captions, edited = (rows_of(folder / name) for name in ("pictures", "captions", "edits"))
-    drawn = [_picture_card(name, case, pictures, captions) for name, case in prompts.items()]
-    changed = [_edit_card(edit, pictures, edited) for edit in edits]
-    verdicts = [verdict for _, found in (*drawn, *changed) for verdict in found]
+    images, captions, edited = (rows_of(folder / name) for name in ("pictures", "captions", "edits"))
+    drawn = [_image_card(name, case, images, captions) for name, case in prompts.items()]
+    changed = [_edit_card(edit, images, edited) for edit in edits]
+    verdicts = [verdict for _, judged in (*drawn, *changed) for verdict in judged]
     lines = {"seen": scores(verdicts, held_out=False), "held out": scores(verdicts, held_out=True)}
-    told = _summary(verdicts) + ([] if trained else [_RANDOM])
-    shown = tables(lines)
-    (folder / "report.html").write_text(_page(told, shown, prompts, drawn, changed), encoding="utf-8")
-    return told
+    summary = _summary(verdicts) + ([] if trained else [_RANDOM])
+    (folder / "report.html").write_text(_page(summary, tables(lines), prompts, drawn, changed), encoding="utf-8")
+    return summary
 
 
 _Judged = tuple[Card, list["Verdict"]]
 
 
-def _picture_card(name: str, case: PromptCase, pictures: Rows, captions: Rows) -> _Judged:
-    """One prompt's picture and its caption, with verdicts on both; a caption is judged by what the picture shows."""
+def _image_card(name: str, case: PromptCase, images: Rows, captions: Rows) -> _Judged:
+    """The image of a prompt and its caption, with verdicts; the caption is judged by what the image shows."""
     from unipic.model.tiny.world.grammar import prompt_text
     from unipic.model.tiny.world.reading import caption_case_of, read_scene
     from unipic.model.tiny.world.score import judge
 
-    row, told = pictures.get(name), captions.get(name)
+    row, described = images.get(name), captions.get(name)
     pixels = pixels_of(row["image"]["bytes"]) if row else None
     verdicts = [judge(case, pixels)]
     claims = [Claim("prompt", prompt_text(case.phrase), *_mark(verdicts[0]))]
     scene = None if pixels is None else read_scene(pixels)
-    if told and scene and (described := caption_case_of(scene)):
-        verdicts.append(judge(described, told["caption"]))
-        claims.append(Claim("caption", told["caption"], *_mark(verdicts[1])))
-    elif told:
-        claims.append(
-            Claim("caption", told["caption"], "open", "no scene that has a caption can be read from the picture")
-        )
-    shown = (Picture(row["image"]["bytes"]),) if row else ()
-    return Card(name, shown, tuple(claims), _notes({"picture": row, "caption": told})), verdicts
+    if described and scene and (expected := caption_case_of(scene)):
+        verdicts.append(judge(expected, described["caption"]))
+        claims.append(Claim("caption", described["caption"], *_mark(verdicts[1])))
+    elif described:
+        claims.append(Claim("caption", described["caption"], "open", "the detector reads no scene from the image"))
+    shown = (Image(row["image"]["bytes"]),) if row else ()
+    return Card(name, shown, tuple(claims), _notes({"image": row, "caption": described})), verdicts
 
 
-def _edit_card(edit: Edited, pictures: Rows, edited: Rows) -> _Judged:
+def _edit_card(edit: Edited, images: Rows, edited: Rows) -> _Judged:
     from unipic.model.tiny.world.score import judge
 
-    before, after = pictures[edit.picture], edited.get(edit.id)
-    shown = [Picture(before["image"]["bytes"], "before")]
+    before, after = images[edit.source], edited.get(edit.id)
+    shown = [Image(before["image"]["bytes"], "before")]
     if after:
-        shown.append(Picture(after["image"]["bytes"], "after"))
+        shown.append(Image(after["image"]["bytes"], "after"))
     verdicts = []
     if edit.case is None:
-        claim = Claim("edit", edit.instruction, "open", "no scene can be read from the picture before it")
+        claim = Claim("edit", edit.instruction, "open", "the detector reads no scene from the source image")
     else:
         verdicts.append(judge(edit.case, pixels_of(after["image"]["bytes"]) if after else None))
         claim = Claim("edit", edit.instruction, *_mark(verdicts[0]))
-    notes = _notes({"edit": after, f"of {edit.picture}": before})
+    notes = _notes({"edit": after, f"of {edit.source}": before})
     return Card(edit.id, tuple(shown), (claim,), notes), verdicts
 
 
@@ -165,30 +162,30 @@ def _mark(verdict: Verdict) -> tuple[Mark, str]:
 
 
 def _notes(rows: Mapping[str, Mapping[str, Any] | None]) -> tuple[str, ...]:
-    return tuple(f"{what} {row['lineage']['lineage_id'][:16]}" for what, row in rows.items() if row)
+    return tuple(f"{name} {row['lineage']['lineage_id'][:16]}" for name, row in rows.items() if row)
 
 
 def _summary(verdicts: Sequence[Verdict]) -> list[str]:
-    """The scores in three lines."""
+    """The scores as three lines."""
     from unipic.model.tiny.world.edits import KINDS
     from unipic.model.tiny.world.grammar import TASKS
     from unipic.model.tiny.world.score import CAPTION
 
     lines = []
-    for what, groups in (("picture", TASKS), ("caption", (CAPTION,)), ("edit", KINDS)):
-        ours = [one for one in verdicts if one.group in groups]
+    for noun, groups in (("image", TASKS), ("caption", (CAPTION,)), ("edit", KINDS)):
+        ours = [verdict for verdict in verdicts if verdict.group in groups]
         parts = []
         for held_out, name in ((False, "seen"), (True, "held out")):
-            part = [one.right for one in ours if one.held_out == held_out]
+            part = [verdict.right for verdict in ours if verdict.held_out == held_out]
             parts.append(f"{name} {sum(part)} of {len(part)}")
-        right = sum(one.right for one in ours)
-        lines.append(f"{count(len(ours), what)} judged, {right} right ({', '.join(parts)})")
+        right = sum(verdict.right for verdict in ours)
+        lines.append(f"{count(len(ours), noun)} judged, {right} right ({', '.join(parts)})")
     return lines
 
 
 def _page(
-    told: Sequence[str],
-    shown: Sequence[Table],
+    summary: Sequence[str],
+    score_tables: Sequence[Table],
     prompts: Mapping[str, PromptCase],
     drawn: Sequence[_Judged],
     changed: Sequence[_Judged],
@@ -196,13 +193,13 @@ def _page(
     sections = []
     for task in dict.fromkeys(case.phrase.task for case in prompts.values()):
         cards = tuple(card for card, _ in drawn if prompts[card.name].phrase.task == task)
-        sections.append(Section(f"Pictures: {task}", "", cards))
-    sections.append(Section("Edits", "Each starts from a picture above.", tuple(card for card, _ in changed)))
+        sections.append(Section(f"Images: {task}", "", cards))
+    sections.append(Section("Edits", "Each starts from an image above.", tuple(card for card, _ in changed)))
     lead = [
-        "Pictures from prompts, captions of those pictures and edits of some of them, by three jobs of UniPic Batch. "
-        "A detector that shares nothing with the model judges them: it looks for the shapes, their colours and places. "
-        "Held out means that training never showed such a combination.",
-        *told,
-        "The grey codes begin lineage ids: unipic trace demo-output/edits ID walks one back to its prompt.",
+        "Images from prompts, captions of those images and edits of some of them, by three jobs of UniPic Batch. "
+        "A detector that is independent of the model judges them by shapes, colours and positions. "
+        "Training never shows the combinations that are held out.",
+        *summary,
+        "The grey codes begin lineage ids: `unipic trace demo-output/edits ID` leads back to the prompt.",
     ]
-    return page(title="UniPic Batch: the demo", lead=lead, tables=shown, sections=sections)
+    return page(title="UniPic Batch: the demo", lead=lead, tables=score_tables, sections=sections)

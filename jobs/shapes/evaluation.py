@@ -1,4 +1,4 @@
-"""One evaluation on the shapes world: run the questions, gather scores, write what can be read afterwards."""
+"""One evaluation on the shapes world: runs the questions, computes scores and writes the reports."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unipic.jobs.shapes.questions import TASKS, Answered, Settings, judged, png, run_questions, shuffled
-from unipic.jobs.shapes.report import Card, Claim, Picture, Section, page
+from unipic.jobs.shapes.report import Card, Claim, Image, Section, page
 from unipic.jobs.shapes.score_tables import as_data, tables
-from unipic.jobs.terminal.exits import REJECTED, STOPPED
+from unipic.jobs.terminal.exit_codes import REJECTED, STOPPED
+from unipic.jobs.terminal.formatting import count, rate
 from unipic.jobs.terminal.progress import Display
 from unipic.jobs.terminal.signals import Signals
-from unipic.jobs.terminal.words import count, rate
 
 if TYPE_CHECKING:
     from unipic.model.tiny.world.score import Scores
     from unipic.pipeline.run import Result
 
 Sizes = tuple[int, int, int]
-"""At least so many prompts, captions and edits."""
+"""Least numbers of prompts, captions and edits."""
 UNTRAINED_SIZES: Sizes = (66, 64, 64)
 SHOWN_PER_GROUP = 24
-_WHAT = {"generate": "prompts", "caption": "captions", "edit": "edits"}
-_ASKED = {"generate": "prompt", "caption": "should say", "edit": "edit"}
+_NOUNS = {"generate": "prompts", "caption": "captions", "edit": "edits"}
+_LABELS = {"generate": "prompt", "caption": "should say", "edit": "edit"}
 
 
-class NotDone(Exception):
-    """A job ended early; `code` is what the command should exit with."""
+class Incomplete(Exception):
+    """A job ended early; `code` is the exit code of the command."""
 
     def __init__(self, result: Result) -> None:
-        super().__init__(f"{result.ok:,} of {count(result.rows, 'row')} of {result.output} are done, {result.message}")
+        super().__init__(f"{result.output} has {result.ok:,} of {count(result.rows, 'row')}: {result.message}")
         self.code = STOPPED if result.outcome == "stopped" else REJECTED
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast one job was: rows/s of the whole job, None where earlier runs did some of it, and of one replica."""
+    """Speed of one job: rows/s of the whole job (None if earlier runs did part of it) and of one replica."""
 
     task: str
     rows: int
@@ -49,28 +49,28 @@ class Pace:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`lines`: what a row of the tables is called, and its scores."""
+    """`scores`: by the name of the table row."""
 
     settings: Settings
     seed: int
     answered: tuple[Answered, ...]
-    lines: dict[str, Scores]
+    scores: dict[str, Scores]
     paces: tuple[Pace, ...]
 
 
 def evaluate(
     sizes: Sizes, *, output: Path, settings: Settings, seed: int, untrained: bool, display: Display, signals: Signals
 ) -> Evaluation:
-    """Do what is left of an evaluation in `output`.
+    """Runs or resumes an evaluation in `output`.
 
     Raises:
-        NotDone: a job was stopped, or more of its rows were rejected than is allowed.
+        Incomplete: a job stopped early, or rejected more rows than allowed.
         UniPicError: as `unipic.pipeline.run.run` does.
     """
     from unipic.model.tiny.world.score import scores
 
     answered, paces = _answers(sizes, output=output, settings=settings, seed=seed, display=display, signals=signals)
-    verdicts = [one.verdict for one in answered]
+    verdicts = [each.verdict for each in answered]
     lines = {"seen": scores(verdicts, held_out=False), "held out": scores(verdicts, held_out=True)}
     lines["shuffled pairing"] = scores(shuffled(answered, seed=seed))
     if untrained:
@@ -80,7 +80,7 @@ def evaluate(
 
             shutil.rmtree(twin, ignore_errors=True)
             untrained_twin(settings.checkpoint, twin)
-        display.say("the same without training:")
+        display.print("untrained twin:")
         fewer = tuple(map(min, sizes, UNTRAINED_SIZES))
         theirs, _ = _answers(
             (fewer[0], fewer[1], fewer[2]),
@@ -90,7 +90,7 @@ def evaluate(
             display=display,
             signals=signals,
         )
-        lines["untrained"] = scores(one.verdict for one in theirs)
+        lines["untrained"] = scores(each.verdict for each in theirs)
     return Evaluation(settings, seed, tuple(answered), lines, tuple(paces))
 
 
@@ -103,7 +103,7 @@ def _answers(
     results = run_questions(asked, folder=output, settings=settings, display=display, signals=signals)
     for result in results:
         if result.outcome != "done":
-            raise NotDone(result)
+            raise Incomplete(result)
     return judged(asked, output), [_pace(task, result) for task, result in zip(TASKS, results, strict=True)]
 
 
@@ -116,27 +116,27 @@ def _pace(task: str, result: Result) -> Pace:
     return Pace(task, result.rows, whole, result.rows / max(device_s, 1e-9))
 
 
-def lead(evaluation: Evaluation) -> list[str]:
-    """What was judged, how, and how fast it was, one sentence or two each."""
+def summary(evaluation: Evaluation) -> list[str]:
+    """Sentences on the questions, the settings and the speed."""
     settings = evaluation.settings
     image = settings.image
-    totals = ", ".join(f"{pace.rows:,} {_WHAT[pace.task]}" for pace in evaluation.paces)
+    totals = ", ".join(f"{pace.rows:,} {_NOUNS[pace.task]}" for pace in evaluation.paces)
     texts = [
-        f"{settings.checkpoint} judged on {totals}; seed {evaluation.seed}.",
+        f"{settings.checkpoint} evaluated on {totals}; seed {evaluation.seed}.",
         f"{image['num_iterations']} iterations, {image['diffusion_steps']} diffusion steps, guidance "
         f"{image['guidance']:g} ({image['guidance_schedule']}), temperature {image['temperature']:g}, "
         f"{settings.dtype} on {settings.device}, batches of {settings.compute['batch_size']}, "
         f"{count(settings.replicas, 'replica')}.",
     ]
     for pace in evaluation.paces:
-        what = "captions" if pace.task == "caption" else "pictures"
-        whole = "" if pace.job_rows_per_s is None else f", {rate(pace.job_rows_per_s, what)} in the whole job"
-        texts.append(f"{pace.task}: {rate(pace.replica_rows_per_s, what)} in one replica{whole}")
+        nouns = "captions" if pace.task == "caption" else "images"
+        whole = "" if pace.job_rows_per_s is None else f", {rate(pace.job_rows_per_s, nouns)} in the whole job"
+        texts.append(f"{pace.task}: {rate(pace.replica_rows_per_s, nouns)} in one replica{whole}")
     return texts
 
 
 def write(evaluation: Evaluation, output: Path) -> None:
-    """Write scores.json, verdicts.jsonl and report.html to the output folder."""
+    """Writes scores.json, verdicts.jsonl and report.html to the output folder."""
     settings = evaluation.settings
     body = {
         "checkpoint": str(settings.checkpoint),
@@ -148,64 +148,64 @@ def write(evaluation: Evaluation, output: Path) -> None:
             **settings.compute,
             "replicas": settings.replicas,
         },
-        "scores": {name: as_data(one) for name, one in evaluation.lines.items()},
+        "scores": {name: as_data(scores) for name, scores in evaluation.scores.items()},
         "pace": [asdict(pace) for pace in evaluation.paces],
     }
     (output / "scores.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    lines = (json.dumps(_as_data(one), ensure_ascii=False) + "\n" for one in evaluation.answered)
+    lines = (json.dumps(_as_data(each), ensure_ascii=False) + "\n" for each in evaluation.answered)
     (output / "verdicts.jsonl").write_text("".join(lines), encoding="utf-8")
     html = page(
-        title="How well it draws, describes and edits shapes",
-        lead=lead(evaluation),
-        tables=tables(evaluation.lines),
+        title="Shapes world: images, captions and edits",
+        lead=summary(evaluation),
+        tables=tables(evaluation.scores),
         sections=list(_sections(evaluation.answered)),
     )
     (output / "report.html").write_text(html, encoding="utf-8")
 
 
-def _as_data(one: Answered) -> dict[str, object]:
+def _as_data(answered: Answered) -> dict[str, object]:
     return {
-        "id": one.question.id,
-        "task": one.question.task,
-        **asdict(one.verdict),
-        "asked": asked_text(one),
-        "answer": one.answer if isinstance(one.answer, str) else None,
-        "lineage_id": one.lineage_id,
+        "id": answered.question.id,
+        "task": answered.question.task,
+        **asdict(answered.verdict),
+        "asked": asked_text(answered),
+        "answer": answered.answer if isinstance(answered.answer, str) else None,
+        "lineage_id": answered.lineage_id,
     }
 
 
-def asked_text(one: Answered) -> str:
-    """What was asked for, in words; of a caption, what it should say."""
+def asked_text(answered: Answered) -> str:
+    """The prompt or instruction; for a caption, the expected text."""
     from unipic.model.tiny.world.grammar import caption_text
     from unipic.model.tiny.world.samplers import CaptionCase
 
-    case = one.question.case
-    return caption_text(case.scene) if isinstance(case, CaptionCase) else one.question.text
+    case = answered.question.case
+    return caption_text(case.scene) if isinstance(case, CaptionCase) else answered.question.text
 
 
 def _sections(answered: Iterable[Answered]) -> Iterator[Section]:
-    """One section a group, seen and held out apart, with its first cases: nothing is picked."""
+    """One section per group, seen and held out separately, with its first cases in order."""
     groups: dict[str, list[Answered]] = {}
-    for one in answered:
-        name = f"{one.verdict.group}, {'held out' if one.verdict.held_out else 'seen'}"
-        groups.setdefault(name, []).append(one)
-    for name, ours in groups.items():
-        right = sum(one.verdict.right for one in ours)
-        shown = ours[:SHOWN_PER_GROUP]
-        text = f"{right} of {len(ours)} right; here are the first {len(shown)}. verdicts.jsonl has all of them."
-        yield Section(name.capitalize(), text, tuple(card_of(one) for one in shown))
+    for each in answered:
+        name = f"{each.verdict.group}, {'held out' if each.verdict.held_out else 'seen'}"
+        groups.setdefault(name, []).append(each)
+    for name, group in groups.items():
+        right = sum(each.verdict.right for each in group)
+        shown = group[:SHOWN_PER_GROUP]
+        text = f"{right} of {len(group)} right; the first {len(shown)} follow. verdicts.jsonl has all of them."
+        yield Section(name.capitalize(), text, tuple(card_of(each) for each in shown))
 
 
-def card_of(one: Answered) -> Card:
-    pictures: list[Picture] = []
-    if one.question.picture is not None:
-        pictures.append(Picture(png(one.question.picture), "before" if one.question.task == "edit" else ""))
-    told = "" if one.answer is None else "this picture"
-    if isinstance(one.answer, str):
-        told = one.answer
-    elif one.answer is not None:
-        pictures.append(Picture(png(one.answer), "after" if one.question.task == "edit" else ""))
-    verdict = Claim("answer", told, "right" if one.verdict.right else "wrong", one.verdict.reason)
-    notes = (f"lineage {one.lineage_id[:16]}",) if one.lineage_id else ()
-    claims = (Claim(_ASKED[one.question.task], asked_text(one)), verdict)
-    return Card(one.question.id, tuple(pictures), claims, notes)
+def card_of(answered: Answered) -> Card:
+    images: list[Image] = []
+    if answered.question.picture is not None:
+        images.append(Image(png(answered.question.picture), "before" if answered.question.task == "edit" else ""))
+    text = "" if answered.answer is None else "this image"
+    if isinstance(answered.answer, str):
+        text = answered.answer
+    elif answered.answer is not None:
+        images.append(Image(png(answered.answer), "after" if answered.question.task == "edit" else ""))
+    verdict = Claim("answer", text, "right" if answered.verdict.right else "wrong", answered.verdict.reason)
+    notes = (f"lineage {answered.lineage_id[:16]}",) if answered.lineage_id else ()
+    claims = (Claim(_LABELS[answered.question.task], asked_text(answered)), verdict)
+    return Card(answered.question.id, tuple(images), claims, notes)

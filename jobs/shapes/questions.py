@@ -1,4 +1,4 @@
-"""Questions of the shapes world as jobs: manifests and job files out, `unipic run`'s own function, verdicts back in."""
+"""Questions of the shapes world as jobs: writes manifests and job files, runs them, and judges the outputs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TASKS = ("generate", "caption", "edit")
 
 @dataclass(frozen=True)
 class Answered:
-    """A question, the row that came of it, and the verdict.
+    """A question, the answer of its output row, and the verdict.
 
     Attributes:
-        answer: pixels (64, 64, 3) uint8, or a caption; None where the row was rejected.
-        lineage_id: "" where the row was rejected.
+        answer: pixels (64, 64, 3) uint8, or a caption; None if the row was rejected.
+        lineage_id: "" if the row was rejected.
     """
 
     question: Question
@@ -40,7 +40,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the jobs of one evaluation share: `image` are params of generate and edit, `replicas` at most so many."""
+    """Settings of all jobs of one evaluation. `image`: params of generate and edit; `replicas`: at most this many."""
 
     checkpoint: Path
     dtype: str
@@ -50,7 +50,7 @@ class Settings:
     replicas: int
 
     def job(self, task: str, folder: Path, *, rows: int) -> dict[str, Any]:
-        """The job of one task as its file says it: manifest and output lie in `folder`; no replica is without work."""
+        """The job file of one task, with manifest and output in `folder` and at most one replica per unit."""
         from unipic.model.tiny.world.questions import IMAGE_SIZE, MAX_CAPTION_TOKENS
 
         roles = {"generate": ("id", "prompt"), "caption": ("id", "image"), "edit": ("id", "prompt", "image")}[task]
@@ -80,7 +80,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def pixels_of(data: bytes) -> np.ndarray:
-    """A picture file → (S, S, 3) uint8."""
+    """An image file → (S, S, 3) uint8."""
     import numpy as np
     from PIL import Image
 
@@ -88,10 +88,10 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 
 def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows of equal keys as a new Parquet file.
+    """Writes rows with equal keys as a new Parquet file.
 
     Raises:
-        JobError: there is a file of other content: its job would be refused, for its manifest changed.
+        JobError: the file exists with other content, so its job would refuse the changed manifest.
     """
     import pyarrow as pa
 
@@ -108,7 +108,9 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if not path.exists():
         path.write_bytes(data)
     elif path.read_bytes() != data:
-        raise JobError(f"{path} holds other rows", remedy="Give another output folder, or the numbers and seed it had.")
+        raise JobError(
+            f"{path} exists with other rows", remedy="Choose another output folder, or repeat the earlier options."
+        )
 
 
 def run_questions(
@@ -119,9 +121,9 @@ def run_questions(
     display: Display,
     signals: Signals,
 ) -> list[Result]:
-    """Put every question through the pipeline, a job a task, in one Ray of this process; what is done is not redone.
+    """Runs one job per task in a Ray of this process, and resumes jobs that an earlier call began.
 
-    After a signal no job begins; the results are those of the jobs that did.
+    After a signal no further job starts; the results are those of the jobs that started.
 
     Raises:
         UniPicError: as `unipic.pipeline.run.run` does.
@@ -131,7 +133,7 @@ def run_questions(
     from unipic.pipeline.execution.graph import cluster
     from unipic.pipeline.run import run
 
-    rows = {task: [_row(one) for one in asked if one.task == task] for task in TASKS}
+    rows = {task: [_row(each) for each in asked if each.task == task] for task in TASKS}
     jobs = [_checked(task, folder, settings, rows=len(rows[task])) for task in TASKS]
     for job in jobs:
         write_manifest(folder / "manifests" / f"{job.task}.parquet", rows[job.task])
@@ -141,7 +143,7 @@ def run_questions(
     needed = max(job.compute.replicas.max * job.compute.cpus_per_replica for job in jobs) + 1
     with cluster(None, cpus=needed, verbose=False):
         for job in jobs:
-            display.say(f"{job.name}:")
+            display.print(f"{job.name}:")
             results.append(run(job, on_progress=signals.before(display), stop=signals.stop))
             if results[-1].outcome != "done":
                 break
@@ -149,7 +151,7 @@ def run_questions(
 
 
 def _checked(task: str, folder: Path, settings: Settings, *, rows: int) -> Job:
-    """One task's job, refused before anything is written where its checkpoint or its output cannot be used."""
+    """The job of one task; raises before anything is written if its checkpoint or output cannot be used."""
     from unipic.jobs.spec.load import JOBS
     from unipic.pipeline.output.ledger import Ledger
     from unipic.pipeline.stages.checkpoint_cache import describe
@@ -171,11 +173,11 @@ def _row(question: Question) -> dict[str, Any]:
 
 
 def judged(asked: Iterable[Question], folder: Path) -> list[Answered]:
-    """Every question with its answer, read back from the jobs' outputs, and the verdict on it."""
+    """Every question with its answer from the job outputs and the verdict."""
     from unipic.model.tiny.world.score import judge
 
     rows = {task: rows_of(folder / task) for task in TASKS}
-    return [_answered(one, rows[one.task].get(one.id), judge) for one in asked]
+    return [_answered(each, rows[each.task].get(each.id), judge) for each in asked]
 
 
 def _answered(question: Question, row: Mapping[str, Any] | None, judge: Any) -> Answered:
@@ -186,7 +188,7 @@ def _answered(question: Question, row: Mapping[str, Any] | None, judge: Any) -> 
 
 
 def rows_of(output: Path) -> dict[str, dict[str, Any]]:
-    """The data rows of a job's output folder by their ids; none where there is no output."""
+    """The data rows of an output folder by id; empty without an output."""
     from unipic.pipeline.storage.parquet import read_parquet
 
     parts = sorted((output / "data").glob("*.parquet"))
@@ -194,13 +196,13 @@ def rows_of(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def shuffled(answered: Sequence[Answered], *, seed: int) -> list[Verdict]:
-    """Verdicts where every answer meets another question of its task: what a model that reads nothing would get."""
+    """Verdicts on answers paired with other questions of their task: the score of a model that ignores its input."""
     from unipic.model.tiny.world.score import judge
 
     verdicts = []
     for task in TASKS:
-        ours = [one for one in answered if one.question.task == task]
-        order = random.Random(seed).sample(range(len(ours)), len(ours))
-        for place, at in enumerate(order):  # a cycle through all of them: nobody keeps his own
-            verdicts.append(judge(ours[at].question.case, ours[order[place - 1]].answer))
+        group = [each for each in answered if each.question.task == task]
+        order = random.Random(seed).sample(group, len(group))
+        for place, each in enumerate(order):  # a cycle through all of them, so no answer keeps its question
+            verdicts.append(judge(each.question.case, order[place - 1].answer))
     return verdicts

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of tables and pictures with verdicts: nothing is fetched, every text is escaped."""
+"""A self-contained HTML page of tables and images with verdicts. It fetches nothing and escapes every text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ th:first-child, td:first-child { text-align: left; }
 .cards { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 article { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem;
   overflow-wrap: anywhere; }
-.pictures { display: flex; gap: .5rem; margin: 0 0 .5rem; }
+.images { display: flex; gap: .5rem; margin: 0 0 .5rem; }
 figure { margin: 0; } figcaption { font-size: .8rem; color: var(--soft); }
 img { display: block; width: 8rem; max-width: 100%; border: 1px solid var(--line); border-radius: .25rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .6rem; margin: 0; }
@@ -42,7 +42,7 @@ code { font-size: .8rem; color: var(--soft); }
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` and `header` have equally many cells; the first column names the row."""
+    """Every row has as many cells as `header`; the first column names the row."""
 
     title: str
     header: tuple[str, ...]
@@ -50,8 +50,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """`data`: a PNG file; `label` stands below it, "" for none."""
+class Image:
+    """`data`: a PNG file; `label`: its caption, or ""."""
 
     data: bytes
     label: str = ""
@@ -59,9 +59,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Claim:
-    """What was asked or told. `mark`: the verdict on it, "open" where nothing can judge it, "" for a mere statement."""
+    """A question or an answer. `mark`: the verdict, "open" if it cannot be judged, "" if it needs none."""
 
-    what: str
+    label: str
     text: str
     mark: Mark = ""
     reason: str = ""
@@ -69,10 +69,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Card:
-    """Pictures and what is said of them; `notes` are identifiers for those who trace a row."""
+    """Images with their claims; `notes` are identifiers for `unipic trace`."""
 
     name: str
-    pictures: tuple[Picture, ...]
+    images: tuple[Image, ...]
     claims: tuple[Claim, ...]
     notes: tuple[str, ...] = ()
 
@@ -86,16 +86,16 @@ class Section:
 
 def page(*, title: str, lead: Sequence[str], tables: Sequence[Table], sections: Sequence[Section]) -> str:
     """The whole document. `lead`: paragraphs under the title."""
-    links = "".join(f'<a href="#s{at}">{escape(one.title)}</a>' for at, one in enumerate(sections))
+    links = "".join(f'<a href="#s{number}">{escape(each.title)}</a>' for number, each in enumerate(sections))
     body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(text)}</p>" for text in lead)]
     body += [_table(table) for table in tables]
-    body += [f"<nav>{links}</nav>", *(_section(at, one) for at, one in enumerate(sections))]
+    body += [f"<nav>{links}</nav>", *(_section(number, each) for number, each in enumerate(sections))]
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Even a text that slipped through could load nothing and run nothing.
+            # Even an unescaped text could not load or run anything.
             '<meta http-equiv="Content-Security-Policy" content="'
             "default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
             f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
@@ -116,30 +116,34 @@ def _table(table: Table) -> str:
     )
 
 
-def _section(at: int, section: Section) -> str:
+def _section(number: int, section: Section) -> str:
     cards = "\n".join(_card(card) for card in section.cards)
     text = f"<p>{escape(section.text)}</p>" if section.text else ""
-    return f'<section id="s{at}"><h2>{escape(section.title)}</h2>{text}<div class="cards">\n{cards}\n</div></section>'
+    return (
+        f'<section id="s{number}"><h2>{escape(section.title)}</h2>{text}<div class="cards">\n{cards}\n</div></section>'
+    )
 
 
 def _card(card: Card) -> str:
-    pictures = "".join(_picture(picture, card) for picture in card.pictures)
-    claims = "".join(f"<dt>{escape(one.what)}</dt><dd>{escape(one.text)}{_verdict(one)}</dd>" for one in card.claims)
+    images = "".join(_image(image, card) for image in card.images)
+    claims = "".join(
+        f"<dt>{escape(claim.label)}</dt><dd>{escape(claim.text)}{_verdict(claim)}</dd>" for claim in card.claims
+    )
     notes = "".join(f"<div><code>{escape(note)}</code></div>" for note in (card.name, *card.notes))
-    return f'<article><div class="pictures">{pictures}</div><dl>{claims}</dl>{notes}</article>'
+    return f'<article><div class="images">{images}</div><dl>{claims}</dl>{notes}</article>'
 
 
-def _picture(picture: Picture, card: Card) -> str:
-    data = base64.b64encode(picture.data).decode("ascii")
-    label = f"<figcaption>{escape(picture.label)}</figcaption>" if picture.label else ""
-    words = escape(f"{picture.label} {card.claims[0].text}".strip() if card.claims else card.name, quote=True)
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{words}">{label}</figure>'
+def _image(image: Image, card: Card) -> str:
+    data = base64.b64encode(image.data).decode("ascii")
+    label = f"<figcaption>{escape(image.label)}</figcaption>" if image.label else ""
+    alt = escape(f"{image.label} {card.claims[0].text}".strip() if card.claims else card.name, quote=True)
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{alt}">{label}</figure>'
 
 
 def _verdict(claim: Claim) -> str:
-    """Said in words and signs, not by colour alone."""
+    """A verdict in words and signs, not in colour alone."""
     if not claim.mark:
         return ""
-    words = {"right": "✓ right", "wrong": "✗ wrong", "open": "– not judged"}[claim.mark]
+    verdict = {"right": "✓ right", "wrong": "✗ wrong", "open": "– not judged"}[claim.mark]
     reason = f": {escape(claim.reason)}" if claim.reason else ""
-    return f' <span class="{claim.mark}">{words}{reason}</span>'
+    return f' <span class="{claim.mark}">{verdict}{reason}</span>'

@@ -1,1 +1,1 @@
-"""Reads a job file: YAML and overrides to one frozen job, or every fault with its place."""
+"""Reads a job file: YAML and overrides become one frozen job, or a list of all faults with their places."""

@@ -1,4 +1,4 @@
-"""The job file: YAML and `--set` overrides → one frozen job, or all that is wrong with it, each with its place."""
+"""The job file: YAML and `--set` overrides → one frozen job, or a list of all faults with their places."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ JOBS: dict[str, type[Job]] = {"generate": GenerateJob, "edit": EditJob, "caption
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Reads and checks the job at `path`; neither network nor GPU is touched.
+    """Reads and checks the job at `path`, without network or GPU.
 
     Args:
         path: the YAML file. Relative local paths inside it start from the current directory.
-        overrides: `key.key=value`, each value as YAML would read it; later ones win.
+        overrides: `key.key=value`, each value in YAML; later ones win.
 
     Raises:
         SpecError: its message lists every fault, one a line, as `configs/edit.yaml:12 compute.batch_size: must be …`.
@@ -33,7 +33,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of the job file, for editors and for other programs that write jobs."""
+    """JSON schema of the job file, for editors and for programs that write jobs."""
     schema = TypeAdapter(AnyJob).json_schema()
     number = {"type": "integer", "minimum": 1, "maximum": 10_000}
     replicas = schema["$defs"]["Compute"]["properties"]["replicas"]
@@ -47,18 +47,18 @@ def json_schema() -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    remedy = "Give the path of a job file, such as configs/generate.yaml."
+    remedy = "Give the path of a job file."
     if path.is_dir():
         raise SpecError(f"{path} is a folder, not a job file", remedy=remedy)
     try:
         with path.open("rb") as stream:
             data = stream.read(yaml_file.FILE_MAX_BYTES + 1)
     except FileNotFoundError:
-        raise SpecError(f"there is no job file {path}", remedy=remedy) from None
+        raise SpecError(f"the job file {path} does not exist", remedy=remedy) from None
     except OSError as error:
-        raise SpecError(f"the job file {path} cannot be read: {error.strerror}") from error
+        raise SpecError(f"cannot read the job file {path}: {error.strerror}") from error
     if len(data) > yaml_file.FILE_MAX_BYTES:
-        raise SpecError(f"{path} is larger than 1 MiB, which no job file is", remedy=remedy)
+        raise SpecError(f"{path} is larger than 1 MiB, the limit for job files", remedy=remedy)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -66,7 +66,7 @@ def _text(path: Path) -> str:
 
 
 class _Draft:
-    """A job while its values, places and faults are gathered."""
+    """A job during loading: values, places and faults so far."""
 
     def __init__(self, file: str, document: yaml_file.Document) -> None:
         self.file = file
@@ -87,7 +87,9 @@ class _Draft:
         place = tuple(part.strip() for part in dotted.split("."))
         if not equals or not all(place):
             shown = text if not sentences.is_secret(text) else "…"
-            self.faults.append(Fault((), 0, f"--set {shown}", "must read key=value, such as compute.batch_size=8"))
+            self.faults.append(
+                Fault((), 0, f"--set {shown}", "must have the form key=value, such as compute.batch_size=8")
+            )
             return
         label = f"--set {'.'.join(place)}"
         document = yaml_file.parse(value_text)
@@ -101,7 +103,7 @@ class _Draft:
                         place,
                         0,
                         label,
-                        f"{whole} has the value {sentences.shown(inner)}, which has no keys; set {whole} as a whole",
+                        f"{whole} has the value {sentences.shown(inner)}, not keys; set {whole} as a whole",
                     )
                 )
                 return
@@ -121,7 +123,7 @@ class _Draft:
         """The job.
 
         Raises:
-            SpecError: with every fault found, in the file's order.
+            SpecError: every fault, in the order of the file.
         """
         for place in sentences.secrets(self.values):
             self._add(place, sentences.NO_SECRETS)
@@ -152,7 +154,7 @@ class _Draft:
         return (None if errors else job), errors
 
     def _forget(self, place: yaml_file.Path) -> None:
-        """Drops what the file said at `place`, faults too: an override replaces it."""
+        """Drops the file's content and faults at `place`, which an override replaces."""
         size = len(place)
         self.labels = {path: label for path, label in self.labels.items() if path[:size] != place}
         self.plain = {path: text for path, text in self.plain.items() if path[:size] != place}
@@ -162,13 +164,13 @@ class _Draft:
         known = place
         while known and known not in self.labels:
             known = known[:-1]
-        at, label = self.labels.get(known, (1, f"{self.file}:1"))
+        line_number, label = self.labels.get(known, (1, f"{self.file}:1"))
         if line is not None:
-            at, label = line, f"{self.file}:{line}"
-        shown = f"{label} {'.'.join(place)}".rstrip() if at else label
-        if not at and place and not label.endswith(" " + ".".join(place)):
+            line_number, label = line, f"{self.file}:{line}"
+        shown = f"{label} {'.'.join(place)}".rstrip() if line_number else label
+        if not line_number and place and not label.endswith(" " + ".".join(place)):
             shown = f"{label} ({'.'.join(place)})"
-        self.faults.append(Fault(place, at, shown, message))
+        self.faults.append(Fault(place, line_number, shown, message))
 
     def _stop(self) -> NoReturn:
         ordered = sorted(self.faults, key=lambda fault: (fault.line == 0, fault.line))
@@ -176,7 +178,7 @@ class _Draft:
 
 
 def type_of(values: dict[str, Any]) -> type[Job] | None:
-    """The job type that `values` name, or None where the task is missing or unknown."""
+    """The job type that `values` name, or None if the task is missing or unknown."""
     task = values.get("task")
     return JOBS.get(task) if isinstance(task, str) else None
 

@@ -1,4 +1,4 @@
-"""What pydantic found, as sentences a user can act on: one for each place in the job, and secrets never shown."""
+"""Turns pydantic errors into one actionable sentence per place in the job, without secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unipic.pipeline.errors import redact
 from unipic.pipeline.job import CaptionParams, EditParams, GenerateJob, ImageParams, Job
 
 NO_SECRETS = (
-    "credentials do not belong in a job: take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+    "credentials do not belong in a job: remove them, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
     "in the environment, or use ~/.aws/credentials"
 )
 
@@ -48,19 +48,19 @@ _BOUNDS = {
     "multiple_of": ("a multiple of", "multiple_of"),
 }
 _PATTERNS = {
-    "name": "must start with a letter or digit and go on with letters, digits, spaces and . _ -",
+    "name": "must start with a letter or digit, followed by letters, digits, spaces and . _ -",
     "limits.until": 'must be a time of day in quotes, such as "07:00"',
     "storage.endpoint_url": "must be an http:// or https:// address, such as http://127.0.0.1:9000",
 }
 
 
 def is_secret(text: str) -> bool:
-    """Whether `text` holds what looks like credentials."""
+    """Whether `text` looks like it contains credentials."""
     return _SECRET_VALUE.search(text) is not None
 
 
 def secrets(values: Any, place: Path = ()) -> Iterator[Path]:
-    """Places in a job whose key or value looks like credentials."""
+    """Places in a job whose key or value looks like a credential."""
     if isinstance(values, dict):
         for key, value in values.items():
             if _SECRET_KEY.match(key) and place != ("input", "columns"):
@@ -77,23 +77,23 @@ def secrets(values: Any, place: Path = ()) -> Iterator[Path]:
 def faults(
     errors: list[Any], *, values: dict[str, Any], plain: dict[Path, str], job_type: type[Job] | None
 ) -> Iterator[tuple[Path, str]]:
-    """One (place, sentence) for each place that pydantic's `errors` speak of.
+    """One (place, sentence) for each place in pydantic's `errors`.
 
     Args:
-        errors: as `ValidationError.errors()` gives them.
-        values: what was validated.
+        errors: from `ValidationError.errors()`.
+        values: the validated values.
         plain: the unquoted scalars as written, by place.
-        job_type: the job's type, or None where its task is not known.
+        job_type: the job's type, or None if its task is unknown.
     """
     grouped: dict[Path, list[Any]] = {}
     for error in errors:
         grouped.setdefault(_place(error, values), []).append(error)
-    for place, found in grouped.items():
-        yield place, _sentence(place, found, plain=plain, job_type=job_type)
+    for place, group in grouped.items():
+        yield place, _sentence(place, group, plain=plain, job_type=job_type)
 
 
 def _place(error: Any, values: dict[str, Any]) -> Path:
-    """The error's location as keys of the file: pydantic's own parts (union branches) left out."""
+    """The error's location as keys of the file, without pydantic's own parts (union branches)."""
     place: list[str] = []
     current: Any = values
     for part in error["loc"]:
@@ -108,19 +108,19 @@ def _place(error: Any, values: dict[str, Any]) -> Path:
     return tuple(place)
 
 
-def _sentence(place: Path, found: list[Any], *, plain: dict[Path, str], job_type: type[Job] | None) -> str:
-    value = found[0]["input"]
-    types = {error["type"] for error in found}
+def _sentence(place: Path, errors: list[Any], *, plain: dict[Path, str], job_type: type[Job] | None) -> str:
+    value = errors[0]["input"]
+    types = {error["type"] for error in errors}
     if "missing" in types:
         return "is missing"
     if "extra_forbidden" in types:
         return _unknown(place, job_type)
-    about_type = [error for error in found if error["type"] in _KINDS or error["type"] == "literal_error"]
-    about_value = [error for error in found if error not in about_type]
+    about_type = [error for error in errors if error["type"] in _KINDS or error["type"] == "literal_error"]
+    about_value = [error for error in errors if error not in about_type]
     if about_value:
         return _about_value(about_value[0], place)
     if value is None:
-        return "is empty: give it a value, or leave the key out"
+        return "is empty: give it a value, or remove the key"
     expected = [
         error["ctx"]["expected"] if error["type"] == "literal_error" else _KINDS[error["type"]] for error in about_type
     ]
@@ -142,15 +142,15 @@ def _number_hint(value: str, *, quoted: bool) -> str:
     except InvalidOperation:
         return ""
     if quoted or abs(number.adjusted()) > 20:
-        return ": leave the quotes out" if quoted else ""
+        return ": remove the quotes" if quoted else ""
     return f": YAML reads it as text; write {number:f}"
 
 
 def _about_value(error: Any, place: Path) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind in _BOUNDS:
-        words, key = _BOUNDS[kind]
-        return f"must be {words} {context[key]:g}, got {_number(value)}"
+        phrase, key = _BOUNDS[kind]
+        return f"must be {phrase} {context[key]:g}, got {_number(value)}"
     if kind == "string_too_short":
         return "must not be empty"
     if kind == "string_too_long":
@@ -172,11 +172,11 @@ def _unknown(place: Path, job_type: type[Job] | None) -> str:
     home = _home(key, job_type)
     if home:
         return f"unknown key here; {home}"
-    return f"unknown key; known here: {', '.join(known)}" if known else "unknown key"
+    return f"unknown key; valid keys: {', '.join(known)}" if known else "unknown key"
 
 
 def _home(key: str, job_type: type[Job] | None) -> str:
-    """Where a key that stands in the wrong place belongs, as words; "" when nowhere."""
+    """Where a misplaced key belongs, or ""."""
     for name, field in (job_type or GenerateJob).model_fields.items():
         section = _model_in(field.annotation)
         if section is not None and key in section.model_fields:
@@ -205,7 +205,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def shown(value: Any) -> str:
-    """`value` as it may stand in a message: short, and without credentials."""
+    """`value` for a message: short, and without credentials."""
     if isinstance(value, dict):
         return "a map of keys"
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,6 @@
-"""A YAML text as plain values, with the place of every key, and every way YAML misleads reported as a fault.
+"""Parses YAML into plain values with the place of every key, and reports YAML's pitfalls as faults.
 
-Only maps, lists and scalars exist here: no aliases, no tags, no duplicate keys.
-That bounds time and memory by the file's size.
+It accepts maps, lists and scalars: no aliases, tags or duplicate keys. That bounds time and memory by the file size.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ FILE_MAX_BYTES = 1 << 20
 _DEPTH_MAX = 20  # a job nests three deep; the composer below recurses once a level
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")}
 _SCALAR_FAULTS = (
-    (re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?"), "reads as the number {value} in YAML; if it is text, quote it"),
+    (re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?"), "is the number {value} in YAML; quote it if it is text"),
     (
         re.compile(r"[-+]?0[0-7_]+"),
-        "reads as the octal number {value} in YAML; leave out the leading zero, or quote it",
+        "is the octal number {value} in YAML; remove the leading zero, or quote it",
     ),
     (re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE), "must be a finite number, got {text}"),
 )
@@ -34,10 +33,10 @@ class Fault:
     """One thing wrong with a job.
 
     Attributes:
-        path: the keys that lead there; () is the whole job.
-        line: counted from 1; 0 for an override.
-        place: what stands before the message, e.g. `configs/edit.yaml:12 compute.batch_size`.
-        message: what is wrong and, where it helps, what to write instead.
+        path: the keys to the value; () is the whole job.
+        line: from 1; 0 for an override.
+        place: the prefix of the message, e.g. `configs/edit.yaml:12 compute.batch_size`.
+        message: the fault and, if useful, what to write instead.
     """
 
     path: Path
@@ -51,13 +50,13 @@ class Fault:
 
 @dataclass
 class Document:
-    """What a YAML text says.
+    """The content of a YAML text.
 
     Attributes:
-        value: maps, lists and scalars; a scalar that is a fault reads as None.
+        value: maps, lists and scalars; a faulty scalar is None.
         lines: the line of each key, by path.
-        plain: the unquoted scalars as they stand in the text, by path.
-        faults: (path, line, message) of what YAML itself got wrong.
+        plain: the unquoted scalars as written, by path.
+        faults: (path, line, message) of each fault.
     """
 
     value: Any = None
@@ -67,11 +66,11 @@ class Document:
 
 
 class _TooDeep(yaml.MarkedYAMLError):
-    """Nested deeper than any job is."""
+    """The text is nested too deeply."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loader whose composer turns every alias into a marked scalar instead of sharing the node."""
+    """Safe loader whose composer turns every alias into a marked scalar, so that no node is shared."""
 
     depth = 0
 
@@ -83,14 +82,14 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark
             raise _TooDeep(problem=f"is nested more than {_DEPTH_MAX} levels deep", problem_mark=mark)
         self.depth += 1
-        self.anchors.clear()  # a second use of an anchor's name is reported as an alias, not as a crash
+        self.anchors.clear()  # a repeated anchor name would raise
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
 
 def parse(text: str) -> Document:
-    """Reads `text`, one YAML document. Never raises: a syntax error is a fault of its own."""
+    """Reads `text`, one YAML document. Never raises; a syntax error becomes a fault."""
     document = Document()
     try:
         loader = _Loader(text)
@@ -102,10 +101,10 @@ def parse(text: str) -> Document:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        words = ", ".join(part for part in (error.problem, error.context) if part)
-        document.faults.append(((), mark.line + 1 if mark else 1, f"is not YAML: {words}"))
+        reason = ", ".join(part for part in (error.problem, error.context) if part)
+        document.faults.append(((), mark.line + 1 if mark else 1, f"is not valid YAML: {reason}"))
     except yaml.YAMLError as error:
-        document.faults.append(((), 1, f"is not YAML: {str(error).splitlines()[0]}"))
+        document.faults.append(((), 1, f"is not valid YAML: {str(error).splitlines()[0]}"))
     return document
 
 
@@ -121,12 +120,10 @@ def _value(node: yaml.Node, path: Path, loader: _Loader, document: Document) -> 
             values.append(_value(item, place, loader, document))
         return values
     if isinstance(node, yaml.ScalarNode) and node.tag == "!alias":
-        document.faults.append((path, line, f"aliases (*{node.value}) are not used in jobs: write the value out"))
+        document.faults.append((path, line, f"aliases (*{node.value}) are not supported: write the value out"))
         return None
     if not isinstance(node, yaml.ScalarNode) or node.tag not in _PLAIN_TAGS:
-        document.faults.append(
-            (path, line, f"the tag {node.tag} is not allowed: only maps, lists, text and numbers are")
-        )
+        document.faults.append((path, line, f"the tag {node.tag} is not allowed: use maps, lists, text and numbers"))
         return None
     return _scalar(node, path, loader, document)
 
@@ -135,7 +132,7 @@ def _scalar(node: yaml.ScalarNode, path: Path, loader: _Loader, document: Docume
     line = node.start_mark.line + 1
     if node.tag == "tag:yaml.org,2002:timestamp":
         document.plain[path] = node.value
-        document.faults.append((path, line, f'{node.value} reads as a date in YAML; quote it: "{node.value}"'))
+        document.faults.append((path, line, f'{node.value} is a date in YAML; quote it: "{node.value}"'))
         return None
     try:
         value = loader.construct_object(node)
@@ -146,10 +143,10 @@ def _scalar(node: yaml.ScalarNode, path: Path, loader: _Loader, document: Docume
         return value
     document.plain[path] = node.value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        for pattern, words in _SCALAR_FAULTS:
+        for pattern, template in _SCALAR_FAULTS:
             if pattern.fullmatch(node.value):
-                fault = words.format(value=value, text=node.value)
-                document.faults.append((path, line, f"{node.value} {fault}" if words.startswith("reads") else fault))
+                fault = template.format(value=value, text=node.value)
+                document.faults.append((path, line, f"{node.value} {fault}" if template.startswith("is ") else fault))
                 return None
         if isinstance(value, float) and not math.isfinite(value):
             document.faults.append((path, line, f"must be a finite number, got {_short(node.value)}"))
@@ -170,7 +167,7 @@ def _mapping(node: yaml.MappingNode, path: Path, loader: _Loader, document: Docu
         place = (*path, key)
         if key in values:
             first = document.lines[place]
-            document.faults.append((place, line, f"is there twice, on line {first} and on line {line}: keep one"))
+            document.faults.append((place, line, f"is duplicated on lines {first} and {line}: keep one"))
             continue
         document.lines[place] = line
         values[key] = _value(value_node, place, loader, document)
@@ -189,7 +186,7 @@ def _key(node: yaml.Node, loader: _Loader) -> str | None:
 
 
 def _reading(node: yaml.Node) -> str:
-    """How YAML 1.1 understands a key that looks like text: `no` is false, `12:30` a number."""
+    """How YAML 1.1 reads a key that looks like text: `no` is false, `12:30` a number."""
     kind = node.tag.rpartition(":")[2] if isinstance(node, yaml.ScalarNode) else ""
     if kind == "bool":
         return "false" if node.value.lower() in ("no", "off", "false") else "true"

@@ -1,1 +1,1 @@
-"""What commands share on a terminal: options, progress, signals, exit codes, number formats."""
+"""What commands share on a terminal: options, progress, log lines, signals, exit codes and number formats."""

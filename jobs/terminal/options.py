@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and the storage that some of them name."""
+"""Arguments and options that several commands share, and the checks on their values."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ JobFile = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a value of the job: --set compute.batch_size=8. May be repeated."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the job. May be repeated."),
 ]
-OutputUri = Annotated[str, typer.Argument(metavar="OUTPUT", help="A job's output folder, local or s3://.")]
+OutputUri = Annotated[str, typer.Argument(metavar="OUTPUT", help="Output folder of a job, local or s3://.")]
 RowName = Annotated[
     str,
     typer.Argument(
-        metavar="ROW", help="A lineage id (8 digits or more), the manifest's id, or FILE:ROW; #SAMPLE behind it."
+        metavar="ROW",
+        help="The row: an id of the manifest, FILE:ROW, or a lineage id (its first 8 digits or more). "
+        "Append #SAMPLE to choose a sample.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
-EndpointUrl = Annotated[str | None, typer.Option(metavar="URL", help="For S3 stores other than AWS.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+EndpointUrl = Annotated[str | None, typer.Option(metavar="URL", help="Address of an S3 store other than AWS.")]
 Region = Annotated[str | None, typer.Option(metavar="NAME", help="Region of the S3 store.")]
-Anonymous = Annotated[bool, typer.Option("--anonymous", help="Sign no request (public buckets).")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Send unsigned requests (public buckets).")]
 
 
-def storage_of(*, endpoint_url: str | None, region: str | None, anonymous: bool) -> Storage:
-    """The storage that the options name; credentials come from the environment.
+def storage_from_options(*, endpoint_url: str | None, region: str | None, anonymous: bool) -> Storage:
+    """The storage that the options describe; credentials come from the environment.
 
     Raises:
-        SpecError: an endpoint that is no http(s) address.
+        SpecError: the endpoint is not an http(s) address.
     """
     from pydantic import ValidationError
 
@@ -49,21 +49,21 @@ def storage_of(*, endpoint_url: str | None, region: str | None, anonymous: bool)
     except ValidationError:
         raise SpecError(
             "--endpoint-url must be an http:// or https:// address without credentials, and --region not empty",
-            remedy="Credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or ~/.aws.",
+            remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or use ~/.aws.",
         ) from None
     return Storage(options)
 
 
 def check_device(device: str) -> None:
-    """Raises JobError for cuda on a machine where PyTorch has none."""
+    """Raises JobError for cuda on a machine without a usable GPU."""
     import torch
 
     from unipic.pipeline.errors import JobError
 
     if device == "cuda" and not torch.cuda.is_available():
         raise JobError(
-            "--device is cuda, and this machine has no GPU that PyTorch can use",
-            remedy="Leave it at cpu, or install a PyTorch built for this machine's CUDA.",
+            "--device is cuda, but PyTorch finds no GPU on this machine",
+            remedy="Use --device cpu, or install a PyTorch build for this machine's CUDA version.",
         )
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: one live line on a terminal, plain lines where there is none."""
+"""Progress of a run: one live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich import progress as bars
 from rich.console import Console
 
-from unipic.jobs.terminal.words import count, duration, rate
+from unipic.jobs.terminal import logs
+from unipic.jobs.terminal.formatting import count, duration, rate
 
 if TYPE_CHECKING:
     from unipic.pipeline.run import Progress
@@ -23,7 +24,7 @@ def line(progress: Progress) -> str:
     done = progress.rows_ok + progress.rows_rejected
     parts = [f"{done:,} of {count(progress.rows_total, 'row')}"]
     if progress.rows_on_the_way:
-        parts.append(f"{progress.rows_on_the_way:,} more answered")
+        parts.append(f"{progress.rows_on_the_way:,} more awaiting commit")
     if progress.rows_rejected:
         parts.append(f"{progress.rows_rejected:,} rejected")
     if progress.rows_earlier:
@@ -38,33 +39,33 @@ def line(progress: Progress) -> str:
 
 
 class Display:
-    """Shows every progress it is called with; use it as a context manager around the run.
+    """Shows each progress report; use it as a context manager around the run.
 
     Args:
-        stream: where to show it, standard error by default.
-        clock: seconds, for the pace of plain lines.
+        stream: where to write, standard error by default.
+        clock: seconds, to space plain lines.
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        # The run may put a filter before standard error: rich looks it up at each line, and redirects nothing itself.
+        # A run may filter standard error, so rich must look the stream up for each line and redirect nothing itself.
         self.console = Console(file=stream, stderr=stream is None, highlight=False)
         self.clock = clock
         self.stage = ""
-        self.shown_at = 0.0
-        self.noted = 0
+        self.last_line_s = 0.0
+        self.notes_shown = 0
         self.live: bars.Progress | None = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and not logs.verbose():  # log lines would break a live one
             columns = (
                 bars.SpinnerColumn(),
                 bars.TextColumn("{task.description}"),
                 bars.BarColumn(bar_width=24),
-                bars.TextColumn("{task.fields[words]}"),
+                bars.TextColumn("{task.fields[text]}"),
                 bars.TimeElapsedColumn(),
             )
             self.live = bars.Progress(
                 *columns, console=self.console, redirect_stdout=False, redirect_stderr=False, refresh_per_second=4
             )
-            self.bar = self.live.add_task("planning", total=None, words="")
+            self.bar = self.live.add_task("planning", total=None, text="")
 
     def __enter__(self) -> Display:
         if self.live is not None:
@@ -78,20 +79,20 @@ class Display:
             self.live.stop()
 
     def __call__(self, progress: Progress) -> None:
-        for note in progress.notes[self.noted :]:
-            self.say(f"note: {note}")
-        self.noted = len(progress.notes)
+        for note in progress.notes[self.notes_shown :]:
+            self.print(f"note: {note}")
+        self.notes_shown = len(progress.notes)
         if self.live is not None:
             done = progress.rows_ok + progress.rows_rejected
-            words = line(progress) if progress.rows_total else ""
+            text = line(progress) if progress.rows_total else ""
             total = progress.rows_total or None
-            self.live.update(self.bar, description=progress.stage, completed=done, total=total, words=words)
+            self.live.update(self.bar, description=progress.stage, completed=done, total=total, text=text)
             return
         now = self.clock()
-        if progress.stage != self.stage or now - self.shown_at >= PLAIN_EVERY_S:
-            self.stage, self.shown_at = progress.stage, now
-            self.say(f"{progress.stage}: {line(progress)}" if progress.rows_total else progress.stage)
+        if progress.stage != self.stage or now - self.last_line_s >= PLAIN_EVERY_S:
+            self.stage, self.last_line_s = progress.stage, now
+            self.print(f"{progress.stage}: {line(progress)}" if progress.rows_total else progress.stage)
 
-    def say(self, text: str) -> None:
-        """A line of text that stays, above the live one."""
+    def print(self, text: str) -> None:
+        """Prints one line above the live one."""
         self.console.print(text, markup=False, soft_wrap=True)

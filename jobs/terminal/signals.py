@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what is in flight may finish first."""
+"""Ctrl-C and SIGTERM: the first stops a run gently, the second at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into leaving at once.
+    """Sets `stop` on the first SIGINT or SIGTERM, and raises KeyboardInterrupt on the second.
 
-    Ray sets handlers of its own when it starts, so that they are installed again whenever the run reports; on leaving
-    the block the handlers from before are back.
+    Ray installs its own handlers when it starts, so these are installed again on every progress report. The earlier
+    handlers return when the block ends.
     """
 
     def __init__(self, stop: threading.Event, say: Callable[[str], None]) -> None:
@@ -37,10 +37,10 @@ class Signals:
 
     def install(self) -> None:
         for number in _SIGNALS:
-            signal.signal(number, self._asked)
+            signal.signal(number, self._handle)
 
     def before(self, show: OnProgress) -> OnProgress:
-        """`show`, behind handlers that are in their place."""
+        """`show`, after the handlers are installed again."""
 
         def on_progress(progress: Progress) -> None:
             self.install()
@@ -48,8 +48,8 @@ class Signals:
 
         return on_progress
 
-    def _asked(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.stop.is_set():
             raise KeyboardInterrupt
         self.stop.set()
-        self.say("stopping: units in flight may finish; once more (Ctrl-C) leaves at once")
+        self.say("stopping: waiting for the units in flight; press Ctrl-C again to exit at once")

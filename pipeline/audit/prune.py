@@ -41,11 +41,11 @@ def _check_prunable(ledger: Ledger, record: Run, gone: list[ManifestFile]) -> No
         named = ", ".join(one.name for one in gone[:3]) + (", …" if len(gone) > 3 else "")
         files = f"{len(gone):,} manifest file{'' if len(gone) == 1 else 's'}"
         raise JobError(
-            f"none of the {files} that {ledger.output_uri} was made from ({named}) is in the manifest now",
-            remedy="Correct input.manifest, which is probably wrong. To remove the whole output, delete its folder.",
+            f"the manifest has none of the {files} of {ledger.output_uri} ({named})",
+            remedy="Check input.manifest. To remove the whole output, delete its folder.",
         )
     if others := at_work(ledger):
         raise JobError(
-            f"another run is at work in {ledger.output_uri} ({'; '.join(others)}) and may be processing these rows",
+            f"another run is active in {ledger.output_uri} ({'; '.join(others)}) and may write these rows",
             remedy="Prune after it has ended; `unipic status` shows when.",
         )

@@ -50,7 +50,7 @@ def test_an_interrupted_run_exits_with_3_and_the_same_command_goes_on(
     os.kill(run.pid, sign)
     said, _ = run.communicate(timeout=WAIT_S)
     assert run.returncode == 3, said
-    assert "stopped early" in said and "the same command goes on from there" in said
+    assert "stopped early" in said and "run the same command again to resume" in said
     storage = Storage()
     early = verify(str(tmp_path / "out"), storage)
     assert set(early.counts) == {"missing unit"}

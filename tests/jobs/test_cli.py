@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -97,7 +98,7 @@ def test_every_command_has_a_help_that_shows_an_example(words: str, capsys: pyte
     assert f"  unipic {words}" in capsys.readouterr().out
 
 
-def test_the_version_is_told_and_h_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed_and_h_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert unipic("--version") == 0
     assert re.fullmatch(r"unipic-batch \d+\.\d+\.\d+\n", capsys.readouterr().out)
     assert unipic("run", "-h") == 0
@@ -107,9 +108,9 @@ def test_the_version_is_told_and_h_is_help(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("words", [["frobnicate"], ["run"], ["run", str(GOOD), "--no-such-option"], ["bench", "x"]])
 def test_usage_errors_exit_1_with_a_pointer_to_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert unipic(*words) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert "--help`." in told
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "--help`." in printed
 
 
 def test_a_faulty_job_exits_1_and_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,10 +128,10 @@ def test_how_a_run_ends_is_its_exit_code(
 ) -> None:
     run_gives(monkeypatch, result(outcome, message="because"))
     assert unipic("run", str(GOOD)) == code
-    told = capsys.readouterr().out
-    assert "9 of 10 rows ok, 1 rejected" in told
-    assert "why       because" in told
-    assert ("the same command goes on" in told) is (code == 3)
+    printed = capsys.readouterr().out
+    assert "9 of 10 rows ok, 1 rejected" in printed
+    assert "reason    because" in printed
+    assert ("run the same command again to resume" in printed) is (code == 3)
 
 
 @pytest.mark.parametrize(
@@ -146,18 +147,18 @@ def test_errors_of_a_run_are_one_block_without_a_traceback(
 ) -> None:
     run_gives(monkeypatch, error)
     assert unipic("run", str(GOOD)) == code
-    told = capsys.readouterr().err
-    assert "error: " in told
-    assert "Traceback" not in told
-    assert getattr(error, "remedy", "") in told
+    printed = capsys.readouterr().err
+    assert "error: " in printed
+    assert "Traceback" not in printed
+    assert getattr(error, "remedy", "") in printed
 
 
-def test_leaving_at_once_exits_3_and_says_how_to_go_on(
+def test_an_interrupted_run_exits_3_and_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_gives(monkeypatch, KeyboardInterrupt())
     assert unipic("run", str(GOOD)) == 3
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
 
 
 def test_an_unexpected_error_says_where_its_traceback_is(
@@ -165,18 +166,40 @@ def test_an_unexpected_error_says_where_its_traceback_is(
 ) -> None:
     run_gives(monkeypatch, ZeroDivisionError("oops"))
     assert unipic("run", str(GOOD)) == 1
-    told = capsys.readouterr().err
-    kept = Path(told.split("the traceback is in ")[1].strip().rstrip("."))
-    assert "ZeroDivisionError: oops" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    kept = Path(printed.split("the traceback is in ")[1].strip().rstrip("."))
+    assert "ZeroDivisionError: oops" in printed
+    assert "Traceback" not in printed
     assert "Traceback" in kept.read_text()
     kept.unlink()
 
 
-def test_v_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", [("-v", "run"), ("run", "-v"), ("run", "--verbose")])
+def test_v_before_or_after_the_command_shows_the_traceback(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_gives(monkeypatch, ZeroDivisionError("oops"))
-    assert unipic("run", str(GOOD), "-v") == 1
+    assert unipic(*words, str(GOOD)) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words])
+def test_every_command_accepts_v(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert unipic(*words.split(), "--help") == 0
+    assert "-v, --verbose" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "shown"), [((), False), (("-v",), True)])
+def test_log_lines_of_the_package_show_with_v_only(
+    words: tuple[str, ...], shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def schema() -> dict[str, object]:
+        logging.getLogger("unipic.pipeline.storage").info("attempt 2 of 6")
+        return {}
+
+    monkeypatch.setattr("unipic.jobs.spec.load.json_schema", schema)
+    assert unipic(*words, "schema") == 0
+    assert ("unipic.pipeline.storage: attempt 2 of 6" in capsys.readouterr().err) is shown
 
 
 def test_overrides_reach_the_job_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,15 +209,15 @@ def test_overrides_reach_the_job_that_runs(monkeypatch: pytest.MonkeyPatch) -> N
     assert (job.compute.batch_size, job.output.uri) == (3, "elsewhere")  # type: ignore[attr-defined]
 
 
-def test_the_first_signal_asks_and_the_second_leaves() -> None:
+def test_the_first_signal_stops_gently_and_the_second_at_once() -> None:
     import signal
 
-    stop, told = threading.Event(), []
+    stop, printed = threading.Event(), []
     before = signal.getsignal(signal.SIGTERM)
-    with Signals(stop, told.append):
+    with Signals(stop, printed.append):
         signal.raise_signal(signal.SIGTERM)
         assert stop.is_set()
-        assert "units in flight may finish" in told[0]
+        assert "waiting for the units in flight" in printed[0]
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
@@ -212,7 +235,7 @@ def test_init_tiny_makes_a_checkpoint_once(tmp_path: Path, capsys: pytest.Captur
     assert "already exists" in capsys.readouterr().err
 
 
-def test_convert_of_no_checkpoint_is_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_refuses_a_folder_without_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert unipic("convert", str(tmp_path), str(tmp_path / "out")) == 1
     assert str(tmp_path) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -234,49 +257,47 @@ def test_an_empty_manifest_is_a_fault_unless_it_is_allowed(tmp_path: Path, capsy
     pq.write_table(pa.table({"key": pa.array([], pa.string()), "prompt": pa.array([], pa.string())}), manifest)
     words = job_over(manifest, tmp_path)
     assert unipic(*words) == 1
-    assert "With --allow-empty that is fine." in capsys.readouterr().err
+    assert "Pass --allow-empty to accept that." in capsys.readouterr().err
     assert unipic(*words, "--allow-empty") == 0
     assert "nothing to do: The manifest" in capsys.readouterr().err
 
 
-def test_plan_tells_all_it_found_and_its_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_reports_everything_as_text_and_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = tmp_path / "prompts.parquet"
     pq.write_table(pa.table({"key": ["a", "b"], "prompt": ["a red circle", "a blue ring"]}), manifest)
     words = ["plan", *job_over(manifest, tmp_path)[1:]]
     assert unipic(*words, "--probe") == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in (
         "1 file, 2 rows",
         "prompt ← prompt",
         "key (string)",
         "a red circle",
-        "new: nothing is there",
-        "would cost",
+        "(new)",
+        "estimate",
     ):
-        assert part in told
+        assert part in printed
     assert unipic(*words, "--json") == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 2
     assert not (tmp_path / "out" / "data").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        ("--device cuda", "error: --device is cuda, and this machine has no GPU"),
+        ("--device cuda", "error: --device is cuda, but PyTorch finds no GPU"),
         ("--image-size 33", "error: --image-size must be a multiple of 16, got 33"),
     ],
 )
-def test_a_bench_that_cannot_be_says_so_before_it_begins(
-    words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_impossible_bench_is_refused_before_it_starts(
+    words: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert unipic("bench", "model", *words.split()) == 1
-    assert capsys.readouterr().err.startswith(told)
+    assert capsys.readouterr().err.startswith(message)
 
 
-def test_status_of_a_place_without_a_run_is_refused_in_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_refuses_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert unipic("status", str(tmp_path / "nothing")) == 1
     assert "error: " in capsys.readouterr().err
     assert unipic("status", "s3://bucket/x", "--endpoint-url", "http://me:secret@host") == 1

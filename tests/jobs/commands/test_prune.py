@@ -1,4 +1,4 @@
-"""`unipic prune`: it says what would go before anything goes, and takes no whole output for a slip in a pattern."""
+"""`unipic prune`: it lists before it removes, and never removes a whole output for a wrong pattern."""
 
 from __future__ import annotations
 
@@ -39,34 +39,32 @@ def prune(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Prune
     return run
 
 
-def test_what_would_go_is_listed_and_goes_only_when_told_so(job: Job, tmp_path: Path, prune: Prune) -> None:
-    assert prune() == (0, "nothing to remove: every manifest file of this output is still there\n", "")
+def test_prune_lists_first_and_removes_with_yes_only(job: Job, tmp_path: Path, prune: Prune) -> None:
+    assert prune() == (0, "nothing to remove: the manifest still has every file of this output\n", "")
     (tmp_path / "manifest" / "b.parquet").unlink()
     before = tree(job)
-    assert prune() == (0, "b.parquet: outputs of 10 rows\nnothing was removed; --yes removes them\n", "")
+    assert prune() == (0, "b.parquet: outputs of 10 rows\nnothing was removed; pass --yes to remove them\n", "")
     assert tree(job) == before
     assert prune("--yes") == (0, "b.parquet: outputs of 10 rows removed\n", "")
     report = verify(job.output.uri, Storage())
     assert report.ok and report.rows == 10
 
 
-def test_a_manifest_that_has_none_of_the_files_is_taken_for_a_slip_and_nothing_goes(
-    job: Job, tmp_path: Path, prune: Prune
-) -> None:
+def test_a_manifest_without_any_of_the_files_removes_nothing(job: Job, tmp_path: Path, prune: Prune) -> None:
     prompts(tmp_path / "other", "c")
     before = tree(job)
     for yes in ([], ["--yes"]):
         code, out, err = prune("--set", f"input.manifest={tmp_path}/other/manifest/*.parquet", *yes)
         assert (code, out) == (1, "")
-        assert "none of the 2 manifest files that" in err and "(a.parquet, b.parquet) is in the manifest now" in err
-        assert "Correct input.manifest, which is probably wrong" in err
+        assert "the manifest has none of the 2 manifest files of" in err and "(a.parquet, b.parquet)" in err
+        assert "Check input.manifest." in err
     assert tree(job) == before
 
 
-def test_nothing_goes_while_another_run_is_at_work(job: Job, tmp_path: Path, prune: Prune) -> None:
+def test_nothing_is_removed_while_another_run_is_active(job: Job, tmp_path: Path, prune: Prune) -> None:
     (tmp_path / "manifest" / "b.parquet").unlink()
     with presence(Ledger(job.output.uri, Storage()), warn=print):
         before = tree(job)
         code, out, err = prune("--yes")
-        assert (code, out) == (1, "") and "another run is at work in" in err and tree(job) == before
+        assert (code, out) == (1, "") and "another run is active in" in err and tree(job) == before
     assert prune("--yes")[0] == 0

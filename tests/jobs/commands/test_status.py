@@ -28,10 +28,10 @@ def test_status_tells_a_job_at_work_from_one_that_was_left(tmp_path: Path, capsy
     job = make_job(tmp_path)
     run_here(job, only=["a.parquet"])
     next((tmp_path / "out" / "_unipic" / "receipts").iterdir()).unlink()
-    assert "not finished, and no run is at work on it" in told(job.output.uri, capsys)
+    assert "not finished, no active run" in told(job.output.uri, capsys)
     with presence(Ledger(job.output.uri, Storage()), warn=print):
         said = told(job.output.uri, capsys)
-        assert ": at work\n" in said and "  at work   " in said
+        assert ": running\n" in said and "  run       " in said
     run_here(job)
     assert ": finished" in told(job.output.uri, capsys)
 
@@ -45,7 +45,7 @@ def test_status_leaves_the_sign_of_a_dead_run_for_those_that_may_delete(
     sign = tmp_path / "out" / "_unipic" / "running" / "gone.json"
     sign.parent.mkdir()
     sign.write_text('{"host": "elsewhere", "pid": 1, "started": 0, "seen": 0}')
-    assert "at work" not in told(job.output.uri, capsys)
+    assert "  run       " not in told(job.output.uri, capsys)
     assert sign.exists()
 
 
@@ -92,4 +92,4 @@ def test_kinds_are_in_receipts_with_rejected_rows_alone_and_older_receipts_do_wi
         value = json.loads(path.read_text())
         value["facts"].pop(REJECTED_KINDS, None)
         path.write_text(json.dumps(value))
-    assert "  rejected  2: 2 of a kind that their receipts do not say\n" in told(job.output.uri, capsys)
+    assert "  rejected  2: 2 without a recorded reason\n" in told(job.output.uri, capsys)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.jobs.shapes.test_report import Reader
 from tests.places import ROOT
-from unipic.jobs.shapes import demo_cases as demo_shapes
+from unipic.jobs.shapes import demo_cases
 from unipic.jobs.shapes.demo import make_checkpoint
 from unipic.jobs.shapes.questions import png, rows_of
 from unipic.model.tiny.shipped import shipped_checkpoint
@@ -23,12 +23,12 @@ from unipic.model.tiny.world.samplers import PromptCase
 from unipic.model.tiny.world.scene import render
 from unipic.pipeline.lineage import LINEAGE
 
-TOLD = ("$ unipic run configs/demo-generate.yaml", "96 of 96 rows ok, 0 rejected", "captions judged", "That took ")
+TOLD = ("$ unipic run configs/demo-generate.yaml", "96 of 96 rows ok, 0 rejected", "captions judged", "Done in ")
 
 
 @pytest.fixture(scope="module")
 def prompts() -> dict[str, PromptCase]:
-    return demo_shapes.draw_prompts()
+    return demo_cases.draw_prompts()
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def test_the_prompts_are_sixteen_of_each_task_half_of_them_held_out(prompts: dic
 def test_a_perfect_model_scores_full_marks_and_edits_are_of_every_kind(
     prompts: dict[str, PromptCase], outputs: Path
 ) -> None:
-    edits = demo_shapes.choose_edits(prompts, outputs / "pictures")
+    edits = demo_cases.choose_edits(prompts, outputs / "pictures")
     assert {edit.case.edit.kind for edit in edits if edit.case} == {"recolour", "replace", "remove", "add"}
-    demo_shapes.write_edits(outputs / "edits.parquet", edits, outputs / "pictures")
+    demo_cases.write_edits(outputs / "edits.parquet", edits, outputs / "pictures")
     manifest = pq.read_table(outputs / "edits.parquet")
     assert manifest.schema.field("lineage").type == LINEAGE and manifest.num_rows == 24
     results = [
@@ -80,14 +80,14 @@ def test_a_perfect_model_scores_full_marks_and_edits_are_of_every_kind(
         if edit.case
     ]
     _write(outputs / "edits", results[1:])
-    told = demo_shapes.tell(prompts, edits, outputs, trained=True)
-    assert told[0] == "96 pictures judged, 96 right (seen 56 of 56, held out 40 of 40)"
-    assert told[1].startswith("96 captions judged, 96 right")
-    assert told[2].startswith("24 edits judged, 23 right")
+    summary = demo_cases.judge_all(prompts, edits, outputs, trained=True)
+    assert summary[0] == "96 images judged, 96 right (seen 56 of 56, held out 40 of 40)"
+    assert summary[1].startswith("96 captions judged, 96 right")
+    assert summary[2].startswith("24 edits judged, 23 right")
     read = Reader((outputs / "report.html").read_text())
     assert sum(tag == "article" for tag, _ in read.tags) == 96 + 24
     assert sum(tag == "img" for tag, _ in read.tags) == 96 + 24 + 23
-    assert "there is no answer" in read.text and f"picture {'0' * 16}" in read.text
+    assert "there is no answer" in read.text and f"image {'0' * 16}" in read.text
 
 
 def test_pictures_of_noise_are_edited_and_told_apart_from_wrong_ones(
@@ -102,11 +102,11 @@ def test_pictures_of_noise_are_edited_and_told_apart_from_wrong_ones(
     ]
     for output in ("pictures", "captions"):
         _write(tmp_path / output, rows)
-    edits = demo_shapes.choose_edits(prompts, tmp_path / "pictures")
+    edits = demo_cases.choose_edits(prompts, tmp_path / "pictures")
     assert len(edits) == 24 and {edit.case for edit in edits} == {None}
-    told = demo_shapes.tell(prompts, edits, tmp_path, trained=False)
-    assert told[1].startswith("0 captions judged") and "weights are random" in told[-1]
-    assert "not judged: no scene can be read" in (tmp_path / "report.html").read_text()
+    summary = demo_cases.judge_all(prompts, edits, tmp_path, trained=False)
+    assert summary[1].startswith("0 captions judged") and "weights are random" in summary[-1]
+    assert "not judged: the detector reads no scene" in (tmp_path / "report.html").read_text()
 
 
 def test_the_demo_takes_the_checkpoint_that_ships(tmp_path: Path) -> None:

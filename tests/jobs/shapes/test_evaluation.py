@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unipic.jobs.shapes.evaluation import Evaluation, Pace, lead, write
+from unipic.jobs.shapes.evaluation import Evaluation, Pace, summary, write
 from unipic.jobs.shapes.questions import Settings, judged, png, rows_of, shuffled, write_manifest
 from unipic.jobs.shapes.score_tables import show, tables
 from unipic.jobs.spec.load import JOBS
@@ -88,9 +88,9 @@ def test_scores_verdicts_and_page_are_written_and_agree(
     assert "| Single | Two | Count | Colour | Position | Attribute | Overall |".replace(" ", "") in printed.replace(
         " ", ""
     )
-    assert "judged on 22 prompts, 16 edits; seed 1." in lead(evaluation)[0]
-    assert lead(evaluation)[3] == "edit: 9.0 pictures/s in one replica, 1.5 pictures/s in the whole job"
-    assert "16 iterations, 50 diffusion steps, guidance 3 (constant)" in lead(evaluation)[1]
+    assert "evaluated on 22 prompts, 16 edits; seed 1." in summary(evaluation)[0]
+    assert summary(evaluation)[3] == "edit: 9.0 images/s in one replica, 1.5 images/s in the whole job"
+    assert "16 iterations, 50 diffusion steps, guidance 3 (constant)" in summary(evaluation)[1]
 
 
 @pytest.mark.parametrize("task", ["generate", "caption", "edit"])
@@ -106,6 +106,6 @@ def test_a_manifest_that_says_the_same_is_not_touched_and_another_is_refused(tmp
     before = path.stat().st_mtime_ns
     write_manifest(path, [{"id": "a", "prompt": "x"}])
     assert path.stat().st_mtime_ns == before
-    with pytest.raises(JobError, match=r"m\.parquet holds other rows"):
+    with pytest.raises(JobError, match=r"m\.parquet exists with other rows"):
         write_manifest(path, [{"id": "a", "prompt": "y"}])
     assert rows_of(tmp_path / "nothing") == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from unipic.jobs.shapes.report import Card, Claim, Picture, Section, Table, page
+from unipic.jobs.shapes.report import Card, Claim, Image, Section, Table, page
 
 HOSTILE = "</dd><script>alert(1)</script> \"x\" 'y' & <img src=http://elsewhere/x onerror=z> 猫\u202e"
 VOID = {"meta", "img"}
@@ -37,7 +37,7 @@ class Reader(HTMLParser):
 
 def _page(text: str) -> str:
     claims = (Claim("prompt", text, "wrong", text), Claim("caption", text, "open", text))
-    card = Card(text, (Picture(b"\x89PNG", text),), claims, (text,))
+    card = Card(text, (Image(b"\x89PNG", text),), claims, (text,))
     table = Table(text, ("", text), (("seen", text),))
     return page(title=text, lead=[text], tables=[table], sections=[Section(text, text, (card,))])
 

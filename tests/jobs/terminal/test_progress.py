@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from unipic.jobs.terminal.formatting import as_json, count, duration, rate, size
 from unipic.jobs.terminal.progress import Display, line
-from unipic.jobs.terminal.words import as_json, count, duration, rate, size
 
 
 def progress(stage: str, **facts: object) -> SimpleNamespace:
@@ -26,7 +26,9 @@ def test_a_line_tells_done_rejected_rate_replicas_and_time_left() -> None:
 
 
 def test_rows_that_are_answered_show_before_their_unit_is_committed() -> None:
-    assert line(progress("running", rows_on_the_way=12, replicas=1)).startswith("0 of 1,200 rows, 12 more answered")
+    assert line(progress("running", rows_on_the_way=12, replicas=1)).startswith(
+        "0 of 1,200 rows, 12 more awaiting commit"
+    )
 
 
 def test_nothing_is_guessed_before_it_is_known() -> None:

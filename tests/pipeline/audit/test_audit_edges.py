@@ -162,7 +162,7 @@ def test_an_unsound_report_ends_with_what_repair_would_do(job: Job, command: Com
     retried = data_parts(job)[-2]
     retried.with_name(retried.name.replace(".parquet", ".retry1.parquet")).write_bytes(retried.read_bytes())
     code, out, _ = command("verify", job.output.uri)
-    would = "do 1 unit again, move 1 file to _unipic/set-aside, delete 1 part of tries that do not count"
+    would = "run 1 unit again, move 1 file to _unipic/set-aside, delete 1 part of superseded attempts"
     assert code == 1 and out.endswith(f"\n  --repair would {would}\n")
     code, out, _ = command("verify", job.output.uri, "--json")
     assert code == 1 and json.loads(out)["counts"] == {"row count": 1, "unexpected file": 1, "interrupted retry": 1}
@@ -222,7 +222,7 @@ def test_verify_prints_its_report_and_names_what_it_leaves_before_and_after_a_re
     manifest_moves(tmp_path, job)
     code, out, err = command("verify", job.output.uri, "--repair", "--replay", 3)
     assert code == 1 and out.count("damaged receipt: 1") == 2 and "cannot be replayed: " in out
-    assert "1 damaged unit left untouched: run.json's job cannot do them: There is no manifest at" in err
+    assert "1 damaged unit unchanged: run.json's job cannot do them: There is no manifest at" in err
     code, out, _ = command("verify", job.output.uri, "--json")
     assert code == 1 and json.loads(out)["damaged_units"] == [unit]
 
@@ -243,7 +243,7 @@ def test_replay_says_which_file_it_cannot_compare_with_or_write_to(
     code, _, err = command("replay", job.output.uri, "a-3", "--against", tmp_path / "none.png")
     assert code == 1 and "none.png' does not exist" in err
     code, _, err = command("replay", job.output.uri, "a-3", "--save", tmp_path / "none" / "again.png")
-    assert code == 1 and "again.png cannot be written: there is no folder" in err
+    assert code == 1 and "again.png: the folder" in err
     (tmp_path / "text.png").write_text("no picture")
     code, _, err = command("replay", job.output.uri, "a-3", "--against", tmp_path / "text.png")
     assert code == 1 and "what the row is compared with is no picture" in err

@@ -138,4 +138,8 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit, match="0"):
         main(["export", job.output.uri, "--to", str(tmp_path / "out.csv")])
     said = capsys.readouterr().out
-    assert "2 captions written to" in said and "1 row rejected, 0 rows not done yet" in said and "left out: raw" in said
+    assert (
+        "wrote 2 captions to" in said
+        and "1 row rejected, 0 rows not done yet" in said
+        and "columns left out: raw" in said
+    )

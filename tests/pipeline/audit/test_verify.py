@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import retry_here, run_here
-from unipic.jobs.terminal.words import as_json
+from unipic.jobs.terminal.formatting import as_json
 from unipic.pipeline.audit.repair import Redo, clear, redo
 from unipic.pipeline.audit.replay import replay, replay_sample
 from unipic.pipeline.audit.trace import UNKNOWN_JOB, trace

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Durations, sizes, counts, rates and values as text."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def size(count_bytes: float) -> str:
     return f"{count_bytes:.1f} TB"
 
 
-def count(number: int, one: str) -> str:
+def count(number: int, noun: str) -> str:
     """`1 row`, `1,200 rows`."""
-    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def rate(per_second: float, what: str) -> str:
-    """`3.4 rows/s`, or by the minute where a second is too short."""
+def rate(per_second: float, nouns: str) -> str:
+    """`3.4 rows/s`, or per minute below one every ten seconds."""
     if per_second >= 0.1 or per_second == 0:
-        return f"{per_second:.1f} {what}/s"
-    return f"{60 * per_second:.1f} {what}/min"
+        return f"{per_second:.1f} {nouns}/s"
+    return f"{60 * per_second:.1f} {nouns}/min"
 
 
 def as_json(value: Any) -> str:
-    """A dataclass (or several) as indented JSON; what JSON has no word for becomes text."""
+    """A dataclass (or several) as indented JSON; values without a JSON form become text."""
 
-    def plain(one: Any) -> Any:
-        if dataclasses.is_dataclass(one) and not isinstance(one, type):
-            return dataclasses.asdict(one)
-        if isinstance(one, Mapping):
-            return dict(one)
-        return str(one)
+    def plain(item: Any) -> Any:
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            return dataclasses.asdict(item)
+        if isinstance(item, Mapping):
+            return dict(item)
+        return str(item)
 
     return json.dumps(value, default=plain, indent=2, ensure_ascii=False)
