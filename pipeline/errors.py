@@ -134,7 +134,7 @@ class RowError(UniPicError):
     Args:
         kind: the stable class name users filter on, e.g. "UnreadablePicture", "PictureTooLarge",
             "MissingPicture", "EmptyPrompt", "PromptRefused", "WrongType", "ForbiddenSource", "SourceUnavailable",
-            "ReplicaCrashed".
+            "UnreadableRow", "ReplicaCrashed".
         stage: "prepare", "replica" or "finish".
     """
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unipic.pipeline.context import RunContext
+from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.ids import LOOKED_AT_ROWS, IdCount, count_ids
@@ -104,7 +105,13 @@ def plan(
     units_done = sum(one in done for one in ids)
     conditional = storage.conditional(job.output.uri)
     column = job.input.columns.id
-    id_count = count_ids(manifest, column, storage, most_rows=None if all_ids else LOOKED_AT_ROWS) if column else None
+    notes = _notes(manifest, record, conditional=conditional)
+    id_count = None
+    if column:
+        try:
+            id_count = count_ids(manifest, column, storage, most_rows=None if all_ids else LOOKED_AT_ROWS)
+        except ManifestError as error:  # rows that cannot be read are rejected when the run meets them
+            notes.append(f"ids were not counted: {error.message}")
     return Plan(
         name=job.name,
         task=job.task,
@@ -121,7 +128,7 @@ def plan(
         output_state="new" if record is None else "done" if units_done == len(ids) else "begun",
         conditional_puts=conditional,
         checkpoint=info,
-        notes=_notes(manifest, record, conditional=conditional),
+        notes=notes,
         ids=id_count,
         probe=_probe(job, manifest, rows_per_unit, done, info, make_engine) if probe else None,
     )

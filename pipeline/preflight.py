@@ -11,10 +11,9 @@ from unipic.pipeline.errors import JobError, UniPicError, together
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.columns import bindings, column_faults
 from unipic.pipeline.manifests.manifest import Manifest
-from unipic.pipeline.manifests.reading import read_unit
+from unipic.pipeline.manifests.reading import check_readable
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
-from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, describe, verify
 from unipic.pipeline.storage.storage import Storage
 
@@ -59,7 +58,8 @@ def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
         wrong = column_faults(manifest, job)
         faults += wrong
         if not wrong:
-            tried(lambda: _read_a_row_of_each_schema(manifest, job, storage))
+            read = [column for role, column in bindings(job).items() if role != "image"]
+            tried(lambda: check_readable(manifest, read, storage) if read else None)
     record = tried(lambda: ledger.check_owner(job, info.digest)) if info is not None else None
     if record is not None and manifest is not None and not may_have_changed:
         tried(lambda: ledger.check_unchanged(record, manifest, job))
@@ -75,13 +75,3 @@ def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]
     if "://" not in job.model.checkpoint:
         verify(sound.info, storage)  # a remote one is checked as each machine fetches it
     return RunContext(job, sound.info.digest, sound.manifest.columns), sound.manifest, sound.ledger
-
-
-def _read_a_row_of_each_schema(manifest: Manifest, job: Job, storage: Storage) -> None:
-    """Hold what the footers say against the files' bytes. The other formats were read whole when they were found."""
-    columns = [column for role, column in bindings(job).items() if role != "image"]
-    further = {name for name, _ in manifest.others}
-    first = next(file for file in manifest.files if file.rows)
-    for file in manifest.files:
-        if columns and file.uri and file.format == "parquet" and (file is first or file.name in further):
-            read_unit(Unit(file, first_row=0, rows=1), columns, storage)

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.manifests.cache import ManifestCache, Tables, cache_of
 from unipic.pipeline.manifests.changes import check_version, current_version
-from unipic.pipeline.manifests.parquet_footers import plain_type, reason, unreadable
+from unipic.pipeline.manifests.parquet_cursor import DAMAGE, Cursor, Salvage
+from unipic.pipeline.manifests.parquet_footers import plain_type, reason
 from unipic.pipeline.records import ManifestFile, Unit
+from unipic.pipeline.storage.errors import from_system
 from unipic.pipeline.storage.parquet import open_parquet
 from unipic.pipeline.storage.storage import Storage
 
@@ -29,24 +31,47 @@ WHOLE_GROUP_ROWS = 2**17  # a dictionary can hide how large rows become
 BATCH_BYTES = 16 * 2**20
 STREAM_BUFFER_BYTES = 4 * 2**20
 OPEN_CURSORS = 2  # of one reader: what prepares a unit and what writes its rejected rows read different columns
-T = TypeVar("T")
 
 
-def read(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:
-    """The unit's rows and columns. Raises ManifestError if the file has not these rows or columns."""
-    uri = unit.file.uri
-    wanted = tuple(dict.fromkeys(columns))
+@dataclass(frozen=True)
+class Unreadable:
+    """Rows that the file has, by its footer, and that cannot be read. The file is the one that was planned.
+
+    Attributes:
+        first_row: of the file.
+        why: half a sentence.
+    """
+
+    first_row: int
+    rows: int
+    why: str
+
+
+def read(unit: Unit, columns: Sequence[str], storage: Storage) -> tuple[pa.Table, list[Unreadable]]:
+    """The unit's rows and columns, and which of these rows are damaged: cells that cannot be read are null.
+
+    Raises:
+        ManifestError: the file is another than the one that was planned, or lacks a column.
+    """
+    file, wanted = unit.file, tuple(dict.fromkeys(columns))
     cache: ManifestCache[Reader] = cache_of(storage)
-    version = current_version(unit.file, storage)
-    with cache.readers.borrow((uri, version), lambda: Reader(unit.file, version, storage)) as reader:
-        check_there(reader.schema.names, wanted, uri)
-        pieces = [plain(piece) for piece in reader.rows(unit.first_row, unit.rows, wanted, cache.groups)]
-        if not pieces:
-            pieces = [plain(pa.schema([reader.schema.field(name) for name in wanted]).empty_table())]
-        table = pa.concat_tables(pieces, promote_options="permissive").select(list(wanted))
-        if table.num_rows != unit.rows:
-            raise ManifestError(f"{uri} has {reader.num_rows:,} rows, fewer than the run was planned for.")
-        return table
+    version = current_version(file, storage)
+    try:
+        with cache.readers.borrow((file.uri, version), lambda: Reader(file, version, storage)) as reader:
+            check_there(reader.schema.names, wanted, file.uri)
+            pieces, unreadable = [], []
+            for piece, lost in reader.rows(unit.first_row, unit.rows, wanted, cache.groups):
+                pieces.append(plain(piece))
+                unreadable += lost
+            if not pieces:
+                pieces = [plain(pa.schema([reader.schema.field(name) for name in wanted]).empty_table())]
+            table = pa.concat_tables(pieces, promote_options="permissive").select(list(wanted))
+            if table.num_rows != unit.rows:
+                raise ManifestError(f"{file.uri} has {reader.num_rows:,} rows, fewer than the run was planned for.")
+            return table, unreadable
+    except _NoParquet as error:
+        nothing = pa.table([pa.nulls(unit.rows)] * len(wanted), names=list(wanted))
+        return nothing, [Unreadable(unit.first_row, unit.rows, str(error))]
 
 
 def check_there(names: Sequence[str], columns: Sequence[str], uri: str) -> None:
@@ -60,6 +85,10 @@ def plain(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema]))
 
 
+class _NoParquet(Exception):
+    """The file's footer cannot be read."""
+
+
 class Reader:
     """One open file, for one thread at a time.
 
@@ -69,43 +98,76 @@ class Reader:
     """
 
     def __init__(self, file: ManifestFile, version: str, storage: Storage) -> None:
-        uri = file.uri
-        self._key = (uri, version)
-        self._source = storage.open(uri, info=check_version(replace(file, version=version), storage))
-        self._parquet = _named(uri, lambda: open_parquet(self._source, buffer_bytes=STREAM_BUFFER_BYTES))
+        self._key = (file.uri, version)
+        self._source = storage.open(file.uri, info=check_version(replace(file, version=version), storage))
+        try:
+            self._parquet = open_parquet(self._source, buffer_bytes=STREAM_BUFFER_BYTES, checked=True)
+        except DAMAGE as error:
+            self._source.close()
+            raise _NoParquet(reason(error, "its footer is damaged")) from error
         facts = self._parquet.metadata
         counts = (facts.row_group(group).num_rows for group in range(facts.num_row_groups))
         self._starts = [0, *accumulate(counts)]  # first row of each group, then the row count
         self._cursors: OrderedDict[tuple[int, tuple[str, ...]], Cursor] = OrderedDict()
+        self._damaged: dict[tuple[int, tuple[str, ...]], list[Unreadable]] = {}
+        self._salvage = Salvage(self._parquet)
         self.schema: pa.Schema = self._parquet.schema_arrow
         self.num_rows = self._starts[-1]
 
-    def rows(self, first: int, count: int, columns: tuple[str, ...], groups: Tables) -> Iterator[pa.Table]:
+    def rows(
+        self, first: int, count: int, columns: tuple[str, ...], groups: Tables
+    ) -> Iterator[tuple[pa.Table, list[Unreadable]]]:
         """Rows `first` to `first + count`, as far as there are any, in pieces; `groups` keeps whole row groups."""
         starts, end = self._starts, first + count
         for group in range(max(0, bisect_right(starts, first) - 1), len(starts) - 1):
             if starts[group] >= end:
                 return
-            start, stop = max(first, starts[group]), min(end, starts[group + 1])
+            start, stop = max(first, starts[group]) - starts[group], min(end, starts[group + 1]) - starts[group]
             if start < stop:
-                yield self._piece(group, start - starts[group], stop - starts[group], columns, groups)
+                yield self._piece(group, start, stop, columns, groups)
 
     def close(self) -> None:
         self._cursors.clear()
         self._parquet.close(force=True)
         self._source.close()
 
-    def _piece(self, group: int, start: int, stop: int, columns: tuple[str, ...], groups: Tables) -> pa.Table:
+    def _piece(
+        self, group: int, start: int, stop: int, columns: tuple[str, ...], groups: Tables
+    ) -> tuple[pa.Table, list[Unreadable]]:
+        key = (group, columns)
+        if key not in self._damaged:
+            try:
+                return self._decoded(group, start, stop, columns, groups), []
+            except DAMAGE as error:
+                if isinstance(error, OSError) and error.errno:  # the system's own fault, not the bytes'
+                    raise from_system(error, self._key[0]) from error
+                self._damaged[key] = self._damage(group, columns, error)
+        return self._salvage.rows(group, start, stop, columns), self._damaged[key]
+
+    def _damage(self, group: int, columns: tuple[str, ...], error: Exception) -> list[Unreadable]:
+        """Which of the group's rows are lost: no row of a damaged column is taken where another column ends earlier."""
+        first, end = self._starts[group], self._starts[group + 1]
+        whole = {name: self._salvage.whole_rows(group, name) for name in columns}
+        short = [name for name in columns if whole[name] < end - first]
+        if not short:
+            return []
+        lost_from = first + min(whole[name] for name in short)
+        named = ", ".join(f'"{name}"' for name in short)
+        why = reason(error, f"column{'s' if len(short) > 1 else ''} {named} cannot be decoded there")
+        return [Unreadable(lost_from, end - lost_from, why)]
+
+    def _decoded(self, group: int, start: int, stop: int, columns: tuple[str, ...], groups: Tables) -> pa.Table:
         facts = self._parquet.metadata.row_group(group)
         size_bytes = _decoded_bytes(facts, columns)
-        uri = self._key[0]
         if size_bytes > WHOLE_GROUP_BYTES or facts.num_rows > WHOLE_GROUP_ROWS:
             batch_rows = max(1, min(2**14, BATCH_BYTES * facts.num_rows // size_bytes))
-            return _named(uri, lambda: self._streamed(group, start, stop, columns, batch_rows))
+            return self._streamed(group, start, stop, columns, batch_rows)
         whole = groups.get(
             (*self._key, group, columns),
-            lambda: _named(uri, lambda: self._parquet.read_row_group(group, columns=list(columns), use_threads=False)),
+            lambda: self._parquet.read_row_group(group, columns=list(columns), use_threads=False),
         )
+        if whole.num_rows != facts.num_rows:
+            raise StopIteration
         return whole.slice(start, stop - start)
 
     def _streamed(self, group: int, start: int, stop: int, columns: tuple[str, ...], batch_rows: int) -> pa.Table:
@@ -119,29 +181,6 @@ class Reader:
         return rows
 
 
-class Cursor:
-    """A row group being streamed forward."""
-
-    def __init__(self, parquet: Any, group: int, columns: Sequence[str], batch_rows: int) -> None:
-        self._batches: Iterator[pa.RecordBatch] = parquet.iter_batches(
-            batch_rows, row_groups=[group], columns=list(columns), use_threads=False
-        )
-        self._held: list[pa.RecordBatch] = []
-        self.first = 0  # row of the group that `_held` begins with
-        self._end = 0
-
-    def rows(self, start: int, stop: int) -> pa.Table:
-        """Rows of the group; `start` must not be before `first`."""
-        while self._end < stop:
-            batch = next(self._batches)
-            self._held.append(batch)
-            self._end += batch.num_rows
-            while self._held and self.first + self._held[0].num_rows <= start:
-                self.first += self._held.pop(0).num_rows
-        table = pa.Table.from_batches(self._held)
-        return table.slice(start - self.first, stop - start)
-
-
 def _decoded_bytes(group: Any, columns: Sequence[str]) -> int:
     sizes = [
         group.column(index).total_uncompressed_size
@@ -149,11 +188,3 @@ def _decoded_bytes(group: Any, columns: Sequence[str]) -> int:
         if group.column(index).path_in_schema.split(".")[0] in {column.split(".")[0] for column in columns}
     ]
     return max(1, sum(sizes))
-
-
-def _named(uri: str, call: Callable[[], T]) -> T:
-    """`call`, its Arrow errors as ManifestErrors that name the file."""
-    try:
-        return call()
-    except (pa.ArrowException, OSError, StopIteration) as error:
-        raise unreadable(uri, reason(error, "its rows cannot be decoded")) from error

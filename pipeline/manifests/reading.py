@@ -6,23 +6,70 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from unipic.pipeline.errors import redact_url
-from unipic.pipeline.manifests import image_folder, parquet_rows
+from unipic.pipeline.errors import ManifestError, redact_url
+from unipic.pipeline.manifests import image_folder, parquet_footers, parquet_rows
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
+from unipic.pipeline.manifests.parquet_rows import Unreadable
 from unipic.pipeline.records import Unit
 from unipic.pipeline.storage.storage import Storage
 
 SHORT_TEXT = 200
+ALIKE_FILES = 8  # of one schema, in which a readable row is looked for
 
 
-def read_unit(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:
-    """The unit's rows and just these columns, in manifest order, text and bytes in their plain types."""
+def read_rows(unit: Unit, columns: Sequence[str], storage: Storage) -> tuple[pa.Table, list[Unreadable]]:
+    """The unit's rows and just these columns, in manifest order, text and bytes in their plain types.
+
+    Returns:
+        The table, and the rows of the file, some of which may be the unit's, that are damaged. Their cells that cannot
+        be read are null.
+
+    Raises:
+        ManifestError: the file is another than the one that was planned, or lacks a column.
+    """
     if unit.file.format == "parquet":
         return parquet_rows.read(unit, columns, storage)
     table = text_manifests.load(unit.file, storage)
     parquet_rows.check_there(table.schema.names, columns, unit.file.uri)
-    return table.select(list(columns)).slice(unit.first_row, unit.rows)
+    if table.num_rows < unit.first_row + unit.rows:
+        raise ManifestError(f"{unit.file.uri} has {table.num_rows:,} rows, fewer than the run was planned for.")
+    return table.select(list(columns)).slice(unit.first_row, unit.rows), []
+
+
+def read_unit(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:
+    """`read_rows`, where all of them are needed. Raises ManifestError where one of the unit's cannot be read."""
+    table, unreadable = read_rows(unit, columns, storage)
+    for lost in unreadable:
+        if lost.first_row < unit.first_row + unit.rows and unit.first_row < lost.first_row + lost.rows:
+            raise parquet_footers.unreadable(unit.file.uri, "its rows cannot be decoded")
+    return table
+
+
+def check_readable(manifest: Manifest, columns: Sequence[str], storage: Storage) -> None:
+    """Hold what Parquet footers say against bytes: of each schema, one row somewhere must be readable.
+
+    A row that cannot be read is rejected when it is met; files without a readable row are another matter. The other
+    formats were read whole when they were found.
+
+    Raises:
+        ManifestError: naming a file none of whose tried rows can be read.
+    """
+    further = {name for name, _ in manifest.others}
+    files = [file for file in manifest.files if file.uri and file.rows and file.format == "parquet"]
+    alike = [file for file in files if file.name not in further][:ALIKE_FILES]
+    for candidates in (alike, *([file] for file in files if file.name in further)):
+        faults: list[ManifestError] = []
+        tried = [Unit(file, row, 1) for file in candidates for row in (0, file.rows - 1, file.rows // 2)]
+        for unit in tried:
+            try:
+                read_unit(unit, columns, storage)
+                break
+            except ManifestError as error:
+                faults.append(error)
+        else:
+            if faults:
+                raise faults[0]
 
 
 def head(manifest: Manifest, n: int, storage: Storage) -> list[dict[str, object]]:
@@ -37,7 +84,7 @@ def head(manifest: Manifest, n: int, storage: Storage) -> list[dict[str, object]
             table = image_folder.read_listing(manifest.listing).slice(0, n - len(rows))
         else:
             unit = Unit(file=file, first_row=0, rows=min(file.rows, n - len(rows)))
-            table = read_unit(unit, names, storage)
+            table, _ = read_rows(unit, names, storage)
         rows.extend(
             {name: _short(_value(table.column(name)[at])) for name in table.schema.names} for at in range(len(table))
         )

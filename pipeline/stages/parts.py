@@ -16,7 +16,7 @@ from unipic.pipeline.errors import redact
 from unipic.pipeline.images.encode import encode
 from unipic.pipeline.job import ImageParams, Job
 from unipic.pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
-from unipic.pipeline.manifests.reading import read_unit
+from unipic.pipeline.manifests.reading import read_rows
 from unipic.pipeline.records import OUTPUT_VERSION, PICTURE, Unit
 from unipic.pipeline.stages.redaction import without_signatures
 from unipic.pipeline.storage.paths import join
@@ -147,7 +147,7 @@ def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes 
     # A second read: which rows a replica rejects is only known when it has answered. Carrying every column of every
     # row until then would put the manifest's widest cells into each block, for rows that are rare.
     columns = [name for name in context.columns if name != "rejection"]
-    source = read_unit(unit, columns, context.storage)
+    source, _ = read_rows(unit, columns, context.storage)  # a cell that cannot be read is null
     rows = source.take(pa.array([row["row"] - unit.first_row for row in bad], pa.int64()))
     table = pa.table([without_signatures(column) for column in rows.columns], schema=rows.schema)
     rejections = [

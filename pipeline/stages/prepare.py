@@ -21,7 +21,8 @@ from unipic.pipeline.images.http import HttpSource
 from unipic.pipeline.job import CaptionParams, EditParams, ImageParams
 from unipic.pipeline.lineage import derive_seed, identity, sha256
 from unipic.pipeline.manifests.columns import bindings
-from unipic.pipeline.manifests.reading import read_unit
+from unipic.pipeline.manifests.parquet_rows import Unreadable
+from unipic.pipeline.manifests.reading import read_rows
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import FAULT, Unit, digest
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable, without_signatures
@@ -63,6 +64,7 @@ class _Work:
     context: RunContext
     roles: Mapping[str, str]
     rows: pa.Table
+    unreadable: tuple[Unreadable, ...]
     root: str
     alias: str
 
@@ -82,10 +84,11 @@ def prepare(unit: Unit, context: RunContext) -> pa.Table:
     wanted = [
         *dict.fromkeys([*roles.values(), *job.input.keep, *(["lineage"] if "lineage" in context.columns else [])])
     ]
-    rows = read_unit(unit, wanted, context.storage)
+    rows, unreadable = read_rows(unit, wanted, context.storage)
     only = set(unit.only)
     places = sorted({row - unit.first_row for row, _ in only}) if only else range(rows.num_rows)
-    work = _Work(unit, context, roles, rows, *(_whereabouts(unit, context) if "image" in roles else ("", "")))
+    root, alias = _whereabouts(unit, context) if "image" in roles else ("", "")
+    work = _Work(unit, context, roles, rows, tuple(unreadable), root, alias)
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
         records = pool.map(lambda at: _record(work, at), places)
         samples = [sample for record in records for sample in record]
@@ -141,7 +144,20 @@ def _cells(work: _Work, at: int) -> tuple[dict[str, Any], RowError | None]:
             fault = RowError("WrongType", f'The column "{column}" holds no readable {cell.type}: {error}.')
         if work.unit.file.format == "csv" and role in optional and not value[role].strip():
             value[role] = None  # CSV has no other word for it
-    return value, fault
+    return value, _unreadable(work, work.unit.first_row + at) or fault
+
+
+def _unreadable(work: _Work, row: int) -> RowError | None:
+    """Why the manifest file cannot give this row; None where it can."""
+    for lost in work.unreadable:
+        if lost.first_row <= row < lost.first_row + lost.rows:
+            last = lost.first_row + lost.rows - 1
+            return RowError(
+                "UnreadableRow",
+                f"Rows {lost.first_row:,} to {last:,} of {work.unit.file.uri} cannot be read: {lost.why}.",
+                remedy="Write them again, to a file of another name.",
+            )
+    return None
 
 
 def _id(value: object) -> tuple[str | None, str | None]:

@@ -17,13 +17,14 @@ from unipic.pipeline.errors import OutputError
 from unipic.pipeline.storage.storage import Storage
 
 
-def open_parquet(source: BinaryIO | Path, *, buffer_bytes: int = 0) -> pq.ParquetFile:
+def open_parquet(source: BinaryIO | Path, *, buffer_bytes: int = 0, checked: bool = False) -> pq.ParquetFile:
     """The file, footer read. Its readers start threads unless told `use_threads=False`.
 
     Args:
         buffer_bytes: read columns as a stream through a buffer of this size; 0 reads a column's pages at once.
+        checked: hold each page against its checksum, where the writer gave it one.
     """
-    return pq.ParquetFile(source, buffer_size=buffer_bytes, pre_buffer=False)
+    return pq.ParquetFile(source, buffer_size=buffer_bytes, pre_buffer=False, page_checksum_verification=checked)
 
 
 def read_parquet(source: BinaryIO | Path, columns: Sequence[str] | None = None) -> pa.Table:
