@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
+from unipic.jobs.commands.plan import _lines
 from unipic.pipeline.audit.repair import redo
 from unipic.pipeline.audit.replay import replay
 from unipic.pipeline.audit.verify import verify
@@ -306,3 +307,35 @@ def test_a_file_done_again_since_it_changed_has_its_new_digest(tmp_path: Path) -
     assert run_here(job) == 1 and record(job)["digests"] != before
     later(file)
     assert run_here(job) == 0
+
+
+def test_a_plan_shows_rows_whose_cells_python_cannot_hold(tmp_path: Path) -> None:
+    bad = pa.array([b"good", b"caf\xe9", b"caf\xe9"], pa.binary())
+    (tmp_path / "manifest").mkdir()
+    table = pa.table(
+        {
+            "id": bad.view(pa.string()),
+            "prompt": ["a", "b", "c"],
+            "note": bad.view(pa.string()),
+            "inside": pa.StructArray.from_arrays([bad.view(pa.string())], ["x"]),
+            "day": pa.array([0, 2**30, 1], pa.date32()),
+        }
+    )
+    pq.write_table(table, tmp_path / "manifest" / "a.parquet")
+    found = plan(make_job(tmp_path), STORAGE)
+    first, second, _ = found.head
+    assert (first["note"], first["inside"]) == ("good", {"x": "good"})
+    assert (second["prompt"], second["note"], second["day"]) == ("b", "<unreadable string>", "<unreadable date32[day]>")
+    assert second["inside"] == "<unreadable struct<x: string>>"
+    assert found.ids is not None and found.ids.repeated == 1
+    assert found.rows == 3 and "caf" not in "".join(_lines(found))
+
+
+def test_a_plan_leaves_no_folder_behind_that_was_not_there(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["x"])
+    job = make_job(tmp_path, output__uri=str(tmp_path / "new" / "out"))
+    assert plan(job, STORAGE).notes == []
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    plan(job, STORAGE)
+    assert list((tmp_path / "new").iterdir()) == []

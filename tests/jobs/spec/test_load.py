@@ -219,3 +219,12 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
         load_job(tmp_path / "nowhere.yaml")
     with pytest.raises(SpecError, match="is a folder, not a job file"):
         load_job(tmp_path)
+
+
+def test_a_column_is_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "name: n\ntask: generate\ninput: {manifest: m, keep: [b, a, b]}\nmodel: {checkpoint: c}\noutput: {uri: o}\n"
+    )
+    with pytest.raises(SpecError, match=r"job\.yaml:3 input\.keep: must name each column once; twice there: b$"):
+        load_job(path)

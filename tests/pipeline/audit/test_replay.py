@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +17,16 @@ from tests.damage import (
     pictures,
     plan_of,
     prompts,
-    two_files,
 )
 from tests.fakes import BrokenEngine, FakeEngine, all_rows, make_job, receipts, write_prompts
 from tests.inprocess import retry_here, run_here
 from unipic.pipeline.audit.replay import PATIENCE_S, Replayed, Replayer, replay, replay_sample
-from unipic.pipeline.audit.trace import find, trace
-from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.audit.trace import find
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import CheckpointError, EngineError, JobError, ManifestError, OutputError
 from unipic.pipeline.job import Job
 from unipic.pipeline.stages import commit as finish
 from unipic.pipeline.storage.storage import Storage
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    return two_files(tmp_path)
 
 
 class Seen(FakeEngine):
@@ -199,74 +190,6 @@ def test_what_is_promised_depends_on_whether_the_micro_batch_can_be_had_again() 
     assert [replayed(1, exact=False), replayed(None, exact=False)] == [True] * 2
 
 
-def test_a_row_of_a_file_is_not_taken_for_one_of_a_file_whose_name_ends_alike(tmp_path: Path) -> None:
-    write_prompts(tmp_path / "manifest" / "a.parquet", ["x", ""])
-    write_prompts(tmp_path / "manifest" / "ba.parquet", ["z", "of the other file"])
-    job = make_job(tmp_path)
-    run_here(job)
-    with pytest.raises(JobError, match=r"'a.parquet:1' was rejected .* row 1 of .*/manifest/a.parquet: EmptyPrompt"):
-        find(job.output.uri, "a.parquet:1", Storage())
-    for name in ("quet:1", ":1", "/:1", ":0"):
-        with pytest.raises(JobError, match=rf"no row of .* is called '{name}'"):
-            find(job.output.uri, name, Storage())
-    for name in ("a.parquet:0", "manifest/a.parquet:0", f"{tmp_path}/manifest/a.parquet:0"):
-        assert find(job.output.uri, name, Storage()).row["lineage"]["prompt"] == "x"
-
-
-@pytest.mark.parametrize("kind", [pa.string(), pa.int16(), pa.dictionary(pa.int8(), pa.string())])
-def test_a_rejected_row_is_told_with_its_reason_by_its_id_or_its_place(tmp_path: Path, kind: pa.DataType) -> None:
-    mark = tmp_path / "mark"
-    folder = tmp_path / "manifest"
-    folder.mkdir()
-    prompts = ["well", "", f"flaky {mark}"]
-    key = pa.array([7, 8, 9]) if kind == pa.int16() else pa.array(["7", "8", "9"])
-    pq.write_table(pa.table({"key": key.cast(kind), "prompt": prompts}), folder / "a.parquet")
-    job = make_job(tmp_path, input__columns={"id": "key"}, params__samples_per_row=2)
-    run_here(job)
-    found = r"row 1 of .*/a.parquet, sample {}: EmptyPrompt: the prompt is empty"
-    for name, told in (("8#1", "1"), ("a.parquet:1#0", "0"), ("8", r"0 \(and 1 more called so\)")):
-        with pytest.raises(JobError, match=rf"'{name}' was rejected and has no output: {found.format(told)}"):
-            trace(job.output.uri, name, Storage())
-    with pytest.raises(JobError, match=r"'9#0' was rejected .*ReplicaFailed: .* `unipic run JOB --retry-rejected`"):
-        trace(job.output.uri, "9#0", Storage())
-    mark.touch()
-    retry_here(job)
-    assert trace(job.output.uri, "9#0", Storage())[0].lineage["source_row"] == 2
-    with pytest.raises(JobError, match=r"no row of .* is called '8#2'"):
-        trace(job.output.uri, "8#2", Storage())
-
-
-def test_a_folder_that_is_no_output_is_called_that_whatever_row_is_asked_for(job: Job, tmp_path: Path) -> None:
-    for folder in (tmp_path / "manifest", tmp_path / "nowhere"):
-        with pytest.raises(OutputError, match=rf"{folder} holds no output of ours"):
-            trace(str(folder), "a-0", Storage())
-
-
-def test_an_id_with_a_number_sign_is_found_and_a_sample_that_is_no_number_is_no_fault_of_ours(tmp_path: Path) -> None:
-    folder = tmp_path / "manifest"
-    folder.mkdir()
-    pq.write_table(pa.table({"id": ["img#1", "img"], "prompt": ["x", "y"]}), folder / "a.parquet")
-    job = make_job(tmp_path, params__samples_per_row=2)
-    run_here(job)
-    with pytest.raises(JobError, match=r"2 rows of .* are called 'img#1'"):
-        find(job.output.uri, "img#1", Storage())
-    assert find(job.output.uri, "img#1#1", Storage()).row["lineage"]["prompt"] == "x"
-    assert find(job.output.uri, "img#0", Storage()).row["lineage"]["prompt"] == "y"
-    for name in ("img#x", f"img#{'9' * 5_000}", f"a.parquet:{'9' * 5_000}"):
-        with pytest.raises(JobError, match="no row of"):
-            find(job.output.uri, name, Storage())
-
-
-def test_a_row_is_found_beside_damaged_and_strange_parts_and_where_it_is_not_they_are_counted(job: Job) -> None:
-    _, *others = data_parts(job)
-    stranger = Path(job.output.uri, "data", "other.parquet")
-    pq.write_table(pa.table({"x": [1]}), stranger)
-    others[-1].write_bytes(b"PAR1 rubbish")
-    assert trace(job.output.uri, "a-0", Storage())[0].source["prompt"] == "a 0"
-    with pytest.raises(JobError, match="2 files were passed over, which `unipic verify` explains"):
-        trace(job.output.uri, "nope", Storage())
-
-
 def test_a_part_that_is_damaged_since_it_was_found_is_told_in_words(job: Job) -> None:
     found = find(job.output.uri, "a-0", Storage())
     Path(found.part).write_bytes(b"PAR1 rubbish")
@@ -275,72 +198,47 @@ def test_a_part_that_is_damaged_since_it_was_found_is_told_in_words(job: Job) ->
         replayer.replay(found)
 
 
-@pytest.mark.parametrize("kind", ["damaged", "gone", "shorter"])
-def test_trace_says_why_a_source_row_can_no_longer_be_read(job: Job, tmp_path: Path, kind: str) -> None:
-    manifest = tmp_path / "manifest" / "a.parquet"
-    if kind == "damaged":
-        manifest.write_bytes(b"PAR1 rubbish")
-    elif kind == "gone":
-        manifest.unlink()
-    else:
-        write_prompts(manifest, ["one"])
-    (step,) = trace(job.output.uri, "a-5", Storage())
-    assert step.source == {} and str(manifest) in step.unread
-    said = {"damaged": "cannot be read", "gone": "there is nothing at", "shorter": "has no row 5 any more"}[kind]
-    assert said in step.unread.lower()
-
-
-def test_a_lineage_that_is_not_ours_ends_a_trace(tmp_path: Path) -> None:
-    Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
-    table = pa.table({"image": [str(tmp_path / "0.png")], "lineage": [{"lineage_id": 7}]})
-    pq.write_table(table, tmp_path / "rows.parquet")
-    job = make_job(tmp_path, "caption", input__manifest=str(tmp_path / "rows.parquet"))
-    run_here(job)
-    row = all_rows(job)[0]["lineage"]["lineage_id"]
-    assert len(trace(job.output.uri, row, Storage())) == 1
-
-
-def test_a_leftover_that_another_run_has_meanwhile_committed_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ours is all well and clears the rejected part away; the other run, whose row failed, wrote it and was first."""
-    mark = tmp_path / "mark"
-    write_prompts(tmp_path / "manifest" / "a.parquet", [f"flaky {mark}", "b"])
-    job = make_job(tmp_path)
-    mark.touch()
-
-    def at(name: str) -> None:
-        if name == "finish.after_data":
-            monkeypatch.setattr(finish, "crash_point", lambda name: None)
-            mark.unlink()
-            run_here(job)
-
-    monkeypatch.setattr(finish, "crash_point", at)
-    real = finish.finish
-    monkeypatch.setattr("tests.inprocess.finish", lambda unit, *rest: real(replace(unit, again=True), *rest))
-    run_here(job)
-    assert verify(job.output.uri, Storage()).ok
-
-
-def test_two_retries_at_once_whose_rows_answer_otherwise_leave_one_answer_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    marks = [tmp_path / "one", tmp_path / "other"]
-    write_prompts(tmp_path / "manifest" / "a.parquet", [f"flaky {mark}" for mark in marks])
+def test_duplicate_and_null_ids_are_rows_of_their_own_and_replay_asks_which(tmp_path: Path) -> None:
+    (tmp_path / "manifest").mkdir()
+    ids = pa.array(["twin", "twin", None, None])
+    pq.write_table(pa.table({"id": ids, "prompt": ["a", "b", "c", "c"]}), tmp_path / "manifest" / "a.parquet")
     job = make_job(tmp_path)
     run_here(job)
-    marks[0].touch()
-    committed = threading.Event()
+    rows = all_rows(job)
+    assert len(rows) == 4 and rows[2]["lineage"]["seed"] != rows[3]["lineage"]["seed"]
+    with pytest.raises(JobError, match=r"2 rows of .* are called 'twin'"):
+        replay(job.output.uri, "twin", Storage(), make_engine=FakeEngine)
 
-    def at(name: str) -> None:
-        if name == "finish.before_rejected" and not committed.is_set():
-            committed.set()
-            marks[0].unlink()
-            marks[1].touch()
-            retry_here(job)
 
-    monkeypatch.setattr(finish, "crash_point", at)
-    retry_here(job)
-    assert committed.is_set()
-    assert verify(job.output.uri, Storage()).ok
-    assert (len(all_rows(job)), len(all_rows(job, "rejected"))) == (1, 1)
+def test_every_row_of_a_chain_replays_to_the_same_bytes(chain: tuple[Job, Job, Job]) -> None:
+    for job in chain:
+        for row in all_rows(job)[::5]:
+            again = replay(job.output.uri, row["id"], Storage(job.storage), make_engine=FakeEngine)
+            assert again.identical and again.exact and again.max_difference in (0, None)
+
+
+def test_a_row_that_was_tried_again_replays_too_and_is_promised_to_1_of_255(flaky: Job, tmp_path: Path) -> None:
+    run_here(flaky)
+    (tmp_path / "mended").touch()
+    retry_here(flaky)
+    again = replay(flaky.output.uri, "a-1", Storage(), make_engine=FakeEngine)
+    assert again.identical and not again.exact
+
+
+class DriftedEngine(FakeEngine):
+    def answer(self, rows):  # type: ignore[no-untyped-def]
+        return [bytes([one[0] ^ 1]) + one[1:] for one in super().answer(rows)]
+
+
+def test_a_replay_that_differs_shows_both_pictures_and_by_how_much(finished: Job) -> None:
+    again = replay(finished.output.uri, "a-3", Storage(finished.storage), make_engine=DriftedEngine)
+    assert not again.identical
+    assert (again.max_difference, again.differing_px) == (1, 1)
+    assert again.before != again.after
+
+
+def test_a_random_sample_of_rows_is_replayed_and_a_drifted_engine_is_named(finished: Job) -> None:
+    storage = Storage(finished.storage)
+    assert list(replay_sample(finished.output.uri, 5, storage, make_engine=FakeEngine)) == []
+    problems = list(replay_sample(finished.output.uri, 5, storage, make_engine=DriftedEngine))
+    assert len(problems) == 5 and "comes out otherwise, by up to 1 of 255" in problems[0].message

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tests.fakes import all_rows, make_job
+from tests.inprocess import run_here
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.job import Input
 from unipic.pipeline.manifests import text as text_manifests
@@ -130,3 +132,32 @@ def test_a_text_manifest_is_read_once_by_its_units(tmp_path: Path) -> None:
     manifest = discover(Input(manifest=str(tmp_path)), storage)
     assert sum(read_unit(unit, ["prompt"], storage).num_rows for unit in units(manifest, 3)) == 100
     assert len(reads) == 1
+
+
+def write_lines(path: Path, *rows: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    manifest = discover(Input(manifest=str(path)), STORAGE)
+    return [row for unit in units(manifest, 2) for row in read_unit(unit, manifest.schema.names, STORAGE).to_pylist()]
+
+
+@pytest.mark.parametrize("empty", [{}, [{}], {"a": {}}, {"a": [{}, {}]}])
+def test_an_empty_json_object_becomes_text_that_can_be_written(tmp_path: Path, empty: object) -> None:
+    write_lines(tmp_path / "manifest" / "a.jsonl", *({"prompt": prompt, "meta": empty} for prompt in ("a", "")))
+    job = make_job(tmp_path, input__columns={"prompt": "prompt"}, input__keep=["meta"])
+    assert run_here(job) == 1
+    assert [row["meta"] for row in all_rows(job) + all_rows(job, "rejected")] == [json.dumps(empty)] * 2
+
+
+def test_columns_whose_chunks_do_not_go_together_become_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_manifests, "CHUNK_ROWS", 1)
+    first, second = {"n": 2**60 + 1, "m": {"score": 1}, "k": {"a": 1}}, {"n": 0.5, "m": {"score": "?"}, "k": {"b": "x"}}
+    write_lines(tmp_path / "a.jsonl", first, second, {})
+    assert rows_in(tmp_path / "a.jsonl") == [
+        {"n": "1152921504606846977", "m": '{"score": 1}', "k": {"a": 1, "b": None}},
+        {"n": "0.5", "m": '{"score": "?"}', "k": {"a": None, "b": "x"}},
+        {"n": None, "m": None, "k": None},
+    ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from tests.inprocess import retry_here, run_here
 from unipic.pipeline import crashpoints
 from unipic.pipeline.audit.repair import Redo, clear
 from unipic.pipeline.audit.verify import verify
-from unipic.pipeline.errors import StorageUnavailable
+from unipic.pipeline.errors import (
+    StorageUnavailable,
+)
 from unipic.pipeline.job import Job
 from unipic.pipeline.output.events import emit
 from unipic.pipeline.output.heartbeat import presence
@@ -212,3 +216,49 @@ def test_an_error_is_not_hidden_behind_bookkeeping_that_fails_too(tmp_path: Path
     ):
         raise ValueError("the real one")
     assert len(warned) == 1  # the FAIL event passes, the sign stays
+
+
+def test_a_leftover_that_another_run_has_meanwhile_committed_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours is all well and clears the rejected part away; the other run, whose row failed, wrote it and was first."""
+    mark = tmp_path / "mark"
+    write_prompts(tmp_path / "manifest" / "a.parquet", [f"flaky {mark}", "b"])
+    job = make_job(tmp_path)
+    mark.touch()
+
+    def at(name: str) -> None:
+        if name == "finish.after_data":
+            monkeypatch.setattr(finish, "crash_point", lambda name: None)
+            mark.unlink()
+            run_here(job)
+
+    monkeypatch.setattr(finish, "crash_point", at)
+    real = finish.finish
+    monkeypatch.setattr("tests.inprocess.finish", lambda unit, *rest: real(replace(unit, again=True), *rest))
+    run_here(job)
+    assert verify(job.output.uri, Storage()).ok
+
+
+def test_two_retries_at_once_whose_rows_answer_otherwise_leave_one_answer_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = [tmp_path / "one", tmp_path / "other"]
+    write_prompts(tmp_path / "manifest" / "a.parquet", [f"flaky {mark}" for mark in marks])
+    job = make_job(tmp_path)
+    run_here(job)
+    marks[0].touch()
+    committed = threading.Event()
+
+    def at(name: str) -> None:
+        if name == "finish.before_rejected" and not committed.is_set():
+            committed.set()
+            marks[0].unlink()
+            marks[1].touch()
+            retry_here(job)
+
+    monkeypatch.setattr(finish, "crash_point", at)
+    retry_here(job)
+    assert committed.is_set()
+    assert verify(job.output.uri, Storage()).ok
+    assert (len(all_rows(job)), len(all_rows(job, "rejected"))) == (1, 1)

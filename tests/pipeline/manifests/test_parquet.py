@@ -1,0 +1,24 @@
+"""Parquet files that no run can read as meant are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.fakes import make_job
+from unipic.pipeline.errors import ManifestError
+from unipic.pipeline.plan import plan
+from unipic.pipeline.storage.storage import Storage
+
+STORAGE = Storage()
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused_with_both_names(tmp_path: Path) -> None:
+    (tmp_path / "manifest").mkdir()
+    table = pa.table([["a"], ["p"], [1], [2]], names=["id", "prompt", "x", "x"])
+    pq.write_table(table, tmp_path / "manifest" / "a.parquet")
+    with pytest.raises(ManifestError, match=r"a\.parquet has several columns called x\."):
+        plan(make_job(tmp_path), STORAGE)

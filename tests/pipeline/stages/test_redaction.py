@@ -1,0 +1,97 @@
+"""No signature and no secret reaches an output, and text that is no address stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
+from tests.inprocess import run_here
+from tests.tables import rejections, write_csv
+from unipic.pipeline.errors import is_address, redact, redact_url
+from unipic.pipeline.stages.redaction import without_signatures
+
+SECRET = "X-Amz-Signature=canary"
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        (f" https://h.example/x.png?{SECRET}", " https://h.example/x.png"),
+        (f"\ufeff\u200b https://h.example/x.png?{SECRET}", "\ufeff\u200b https://h.example/x.png"),
+        (f"//h.example/x.png?{SECRET}", "//h.example/x.png"),
+        (f"//user:canary@h.example/x.png?{SECRET}", "//h.example/x.png"),
+        (f"s3://b/k.png?{SECRET}", "s3://b/k.png"),
+        (f"s3://b/two words.png?{SECRET}", "s3://b/two words.png"),
+        (f"https://h.example/two words.png?a=1&{SECRET}", "https://h.example/two words.png"),
+        (f"HTTPS:/h.example/x.png?{SECRET}", "HTTPS:/h.example/x.png"),
+        (f"h.example/x.png?{SECRET}", "h.example/x.png"),
+        (f'{{"path": "https://h.example/x.png?a=1&{SECRET}"}}', '{"path": "https://h.example/x.png"}'),
+        ("s3://b/#1.png", "s3://b/#1.png"),
+        ("why? because a=b", "why? because a=b"),
+        ("// what is this? nobody knows", "// what is this? nobody knows"),
+        ("pictures/what?.png", "pictures/what?.png"),
+    ],
+)
+def test_no_cell_keeps_a_signature_and_text_that_is_no_address_stays(cell: str, shown: str) -> None:
+    assert redact_url(cell) == shown
+    assert without_signatures(pa.chunked_array([[cell, None]])).to_pylist() == [shown, None]
+    assert redact_url(shown) == shown
+
+
+def test_signatures_inside_lists_of_dictionaries_are_found(tmp_path: Path) -> None:
+    kind = pa.list_(pa.dictionary(pa.int32(), pa.string()))
+    column = pa.chunked_array([pa.array([[f"https://h/x?{SECRET}"]], kind)])
+    assert without_signatures(column).to_pylist() == [["https://h/x"]] and without_signatures(column).type == kind
+
+
+@pytest.mark.parametrize("cell", ["?" * 300_000, "//" + " ?" * 100_000, "https://h " + "a." * 100_000, "?&" * 150_000])
+def test_redacting_a_hostile_cell_takes_time_in_proportion_to_its_length(cell: str) -> None:
+    redact_url(cell)
+    redact(cell)
+    assert is_address(cell) is not cell.startswith("?")
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_no_signature_of_a_picture_cell_reaches_the_output(tmp_path: Path, outside: bool) -> None:
+    cells = [" https://h.example/x.png", "//h.example/x.png", f"file://{tmp_path}/x.png", "https:/h/x.png", "h/x.png"]
+    write_csv(tmp_path, "id,image\n" + "".join(f'{at},"{cell}?{SECRET}"\n' for at, cell in enumerate(cells)))
+    columns = {"id": "id", "image": "image"}
+    job = make_job(tmp_path, "caption", input__columns=columns, input__allow_outside_root=outside)
+    run_here(job)
+    kinds = [kind for kind, _ in rejections(job)]
+    missing_or_outside = "MissingPicture" if outside else "ForbiddenSource"
+    assert kinds == ["ForbiddenSource", missing_or_outside, "ForbiddenSource", "ForbiddenSource", "MissingPicture"]
+    for name, data in part_bytes(job).items():
+        assert b"canary" not in data, name
+    assert "canary" not in str(all_rows(job, "rejected"))
+
+
+def test_what_an_engine_says_of_a_row_is_rejected_without_its_secrets(tmp_path: Path) -> None:
+    class Telling(FakeEngine):
+        def answer(self, rows: Any) -> list[bytes | str]:
+            raise ValueError(f"GET https://h.example/w.bin?{SECRET} failed")
+
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["p"])
+    job = make_job(tmp_path)
+    run_here(job, make_engine=Telling)
+    assert rejections(job) == [("ReplicaFailed", "ValueError: GET https://h.example/w.bin failed")]
+
+
+def test_secrets_of_the_environment_are_nowhere_in_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = "canary-4d1f0b77"
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN"):
+        monkeypatch.setenv(name, canary)
+    signed = f"https://b.s3.example/x.png?X-Amz-Signature={canary}"
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["p", "q"], image=[signed, f"s3://u:{canary}@b/x.png"])
+    job = make_job(tmp_path, "edit", input__columns={"prompt": "prompt", "image": "image"})
+    run_here(job)
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            assert canary.encode() not in path.read_bytes(), path
+    rows = all_rows(job, "rejected")
+    assert [row["rejection"]["kind"] for row in rows] == ["ForbiddenSource"] * 2
+    assert canary not in str(rows) and rows[0]["image"] == "https://b.s3.example/x.png"
