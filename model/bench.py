@@ -1,4 +1,4 @@
-"""Measures one replica without any pipeline: pictures and captions a second, and peak memory."""
+"""Measures one replica without the pipeline: images and captions per second, and peak memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Measurement:
 
 
 def random_engine(config: ReplicaConfig, *, device: str, dtype: str, seed: int = 0) -> Engine:
-    """A replica of these sizes with random weights, made on the device: what it answers is noise, its speed is real."""
+    """A replica of these sizes with random weights, created on the device: its outputs are noise, its speed is real."""
     with torch.device("meta"):
         model = UniPic(config)
     model = model.to(DTYPES[dtype]).to_empty(device=device)
@@ -100,7 +100,7 @@ def measure_all(
     captioning: CaptionSettings,
     chosen: Sequence[Task] = TASKS,
 ) -> Iterator[Measurement]:
-    """Every chosen task at every batch size, one measurement at a time."""
+    """Measures every chosen task at every batch size."""
     for task in chosen:
         for batch_size in batch_sizes:
             yield measure(
@@ -117,7 +117,7 @@ def profile(
     captioning: CaptionSettings,
     rows: int = 25,
 ) -> str:
-    """A table of the operators that one batch spends its time in, the costliest first."""
+    """A table of the operators of one batch, most expensive first."""
     run = _runner(engine, task, batch_size=batch_size, sampling=sampling, captioning=captioning)
     run()
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -144,7 +144,7 @@ def _runner(
         return lambda: engine.edit(edited, sampling)
     questions = [engine.prompts.caption(DEFAULT_QUESTION)] * batch_size
     pixels = to_tensor([picture] * batch_size)
-    # An end that no token is: a random model may stop anywhere, and then nothing could be compared.
+    # No token has this id, so a random model never stops early and runs stay comparable.
     return lambda: tasks.caption(
         engine.model, questions, pixels=pixels, end_id=-1, max_new_tokens=captioning.max_new_tokens
     )
@@ -160,7 +160,7 @@ def _reset_peak(device: torch.device) -> None:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        # 5 asks Linux to start its record of peak resident memory anew.
+        # 5 makes Linux reset the peak resident memory.
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
@@ -170,4 +170,4 @@ def _peak_bytes(device: torch.device) -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status does not tell VmHWM")
+    raise RuntimeError("/proc/self/status has no VmHWM")

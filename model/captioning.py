@@ -1,4 +1,4 @@
-"""Greedy decoding of answers about pictures, batched."""
+"""Greedy decoding of answers about images, batched."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from unipic.model.llm import GrowingCache
 from unipic.model.unipic import UniPic
 
-# Below this share of rows still running, the batch is cut down to them.
+# Below this share of unfinished rows, the batch shrinks to them.
 _COMPACT_SHARE = 0.75
 
 

@@ -1,6 +1,6 @@
-"""Checkpoint folders of ours: what is in one, and its digests.
+"""Converted checkpoints: their files and digests.
 
-A folder of ours holds `config.json`, `weights.safetensors`, `vae.safetensors`, `tokenizer/` and `digests.json`.
+A converted checkpoint holds `config.json`, `weights.safetensors`, `vae.safetensors`, `tokenizer/` and `digests.json`.
 Importing this module loads no torch.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 CONFIG_FILE = "config.json"
 DIGESTS_FILE = "digests.json"
-CARD_FILE = "README.md"  # for people: nothing reads it, and it may tell the digest
+CARD_FILE = "README.md"  # a text for people; it may contain the digest
 TOKENIZER_FOLDER = "tokenizer"
 WEIGHTS_FILE = "weights.safetensors"
 VAE_FILE = "vae.safetensors"
@@ -22,7 +22,7 @@ _HASH_CHUNK_BYTES = 1 << 20
 
 
 class CheckpointFault(ValueError):
-    """A checkpoint that cannot be used: damaged, incomplete, or not what its files claim. Never worth a retry."""
+    """A checkpoint that cannot be used: damaged, incomplete or inconsistent. A retry never helps."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def sha256_of(path: Path) -> str:
 
 
 def digest_of_files(files: dict[str, str]) -> str:
-    """One digest of a whole checkpoint from those of its files."""
+    """The digest of a checkpoint, from the digests of its files."""
     lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -57,7 +57,7 @@ def write_digests(folder: Path) -> Digests:
 
 
 def digests(folder: Path) -> Digests:
-    """The digests a checkpoint claims to have. Raises CheckpointFault where it is not a checkpoint of ours."""
+    """The digests that a checkpoint records. Raises CheckpointFault if it is not a converted checkpoint."""
     path = folder / DIGESTS_FILE
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def digests(folder: Path) -> Digests:
 
 
 def verify(folder: Path) -> Digests:
-    """Hash every file and compare. Raises CheckpointFault that names each file that is damaged, missing or extra."""
+    """Hashes every file and compares. Raises CheckpointFault naming each damaged, missing or extra file."""
     claimed = digests(folder)
     present = set(_file_names(folder))
     faults = [f"{name} is missing" for name in sorted(claimed.files.keys() - present)]

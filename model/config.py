@@ -113,11 +113,11 @@ class ReplicaConfig:
 
     @property
     def trained_image_size(self) -> int:
-        """Side in pixels of the pictures whose token grid the learned positions cover without resizing."""
+        """Side in pixels of the images whose token grid the learned positions cover without resizing."""
         return self.mar.grid * self.vae.stride
 
     def grid_of(self, image_size: int) -> int:
-        """Tokens along one side of an `image_size` picture; raises ValueError where the stride does not divide it."""
+        """Tokens along one side of an `image_size` image; raises ValueError if the stride does not divide it."""
         if image_size < self.vae.stride or image_size % self.vae.stride:
             raise ValueError(f"image_size ({image_size}) must be a positive multiple of {self.vae.stride}")
         return image_size // self.vae.stride
@@ -166,7 +166,7 @@ def published() -> ReplicaConfig:
 
 
 def tiny(*, image_size: int = 64, vocab_size: int = 704) -> ReplicaConfig:
-    """Sizes for tests and trials: milliseconds a picture on one CPU core."""
+    """Sizes for tests: milliseconds per image on one CPU core."""
     vae = VaeConfig(
         base_width=8,
         multipliers=(1, 1, 2, 2, 4),
@@ -211,7 +211,7 @@ def tiny(*, image_size: int = 64, vocab_size: int = 704) -> ReplicaConfig:
 
 
 def to_json(config: ReplicaConfig) -> str:
-    """The text of `config.json`, with sorted keys, so that equal sizes are equal bytes."""
+    """The text of `config.json`, with sorted keys so that equal sizes give equal bytes."""
     body = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(config)}
     return json.dumps(body, indent=1, sort_keys=True) + "\n"
 

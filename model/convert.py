@@ -1,4 +1,4 @@
-"""The published layout → ours. Pickles are read here, with `weights_only`, and nowhere else."""
+"""Converts the published layout. Only this file reads pickles, with `weights_only`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _ROW_CHUNK = 4096
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What `convert` did. `skipped`: weights left out because no inference path reads them."""
+    """Result of `convert`. `skipped`: weights that no inference path reads."""
 
     skipped: tuple[str, ...]
     tensors: int
@@ -67,10 +67,10 @@ def convert(
     vae_norm_groups: int = 32,
     progress: Progress | None = None,
 ) -> ConvertReport:
-    """Convert a checkpoint in the published layout to ours.
+    """Converts a checkpoint from the published layout.
 
     `src` holds `pytorch_model.bin`, `kl16.ckpt` and a language model's folder; `dst` must not exist, and appears only
-    once all is written. What no tensor tells are arguments. `progress` hears (tensor name, bytes done, bytes in all).
+    when complete. Arguments give what the tensors do not record. `progress` gets (name, bytes done, total bytes).
     Raises CheckpointFault, which lists every name that is missing, unexpected or mis-shaped.
     """
     if dst.exists():
@@ -95,7 +95,7 @@ def convert(
             vae_norm_groups=vae_norm_groups,
         )
     except (KeyError, IndexError, ValueError, TypeError) as fault:
-        raise CheckpointFault(f"{src}: sizes cannot be read: {_said(fault)}") from fault
+        raise CheckpointFault(f"{src}: cannot read the sizes: {_said(fault)}") from fault
     if config.llm.tied:
         skipped += _drop_tied(weights)
     _check(config, weights, vae)
@@ -112,7 +112,7 @@ def _write(
     llm_folder: Path,
     progress: Progress | None,
 ) -> ConvertReport:
-    # Written beside its place and renamed: an interrupted conversion leaves nothing that looks whole.
+    # Written beside the target and renamed, so an interrupted conversion leaves no folder that looks complete.
     building = dst.with_name(f".{dst.name}.{uuid.uuid4().hex}.partial")
     total_bytes = sum(t.numel() * t.element_size() for part in (weights, vae) for t in part.values())
     done_bytes = 0
@@ -167,7 +167,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         body = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as fault:
         raise CheckpointFault(
-            f"{path} was refused: it asks for more than tensors, and nothing in it was run ({_first_line(fault)})"
+            f"{path} is refused: it contains more than tensors; nothing in it was run ({_first_line(fault)})"
         ) from fault
     except (RuntimeError, EOFError, ValueError) as fault:
         raise CheckpointFault(f"{path} cannot be read as tensors: {_first_line(fault)}") from fault
@@ -179,7 +179,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 def _tensors(body: Mapping[str, Any], file_name: str) -> dict[str, Tensor]:
     wrong = sorted(str(name) for name, value in body.items() if not isinstance(value, Tensor))
     if wrong:
-        raise CheckpointFault(f"{file_name} holds what is no tensor: {', '.join(wrong)}")
+        raise CheckpointFault(f"{file_name} holds values that are not tensors: {', '.join(wrong)}")
     return dict(body)
 
 

@@ -1,4 +1,4 @@
-"""One loaded replica: items in, pictures and captions out. What `pipeline` knows of a model is this file."""
+"""One loaded replica: items in, images and captions out. `pipeline` uses a model through this file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unipic.model.sampling import SamplerOptions, SeededNoise
 from unipic.model.unipic import UniPic
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# No tokenizer's token is longer than this in characters: longer texts are too long without counting.
+# No token is longer than this in characters, so a longer text exceeds the limit without tokenizing.
 _MAX_TOKEN_CHARACTERS = 256
 
 Picture = NDArray[np.uint8]
@@ -55,7 +55,7 @@ class CaptionItem:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """`guidance` 1 turns guidance off; `linear` raises it from 1 as the picture fills; `full_stop` ends a prompt."""
+    """`guidance` 1 turns guidance off; `linear` raises it from 1 as tokens are revealed; `full_stop` ends a prompt."""
 
     image_size: int = 1024
     num_iterations: int = 32
@@ -105,7 +105,7 @@ class Engine:
         if threads is not None:
             torch.set_num_threads(threads)
         if dtype == "float32":
-            # Left on, float32 convolutions on a GPU keep ten bits of mantissa and miss the reference numbers.
+            # With TF32, float32 convolutions keep ten bits of mantissa and miss the reference numbers.
             torch.backends.cudnn.allow_tf32 = False
         digest = digests(folder).checkpoint
         prompts = load_prompts(folder)
@@ -117,7 +117,7 @@ class Engine:
         return self.model.config
 
     def generate(self, items: Sequence[GenerateItem], settings: SamplingSettings) -> Picture:
-        """One picture an item: (B, S, S, 3) uint8."""
+        """One image per item: (B, S, S, 3) uint8."""
         grid = self.config.grid_of(settings.image_size)
         latents = tasks.generate(
             self.model,
@@ -130,7 +130,7 @@ class Engine:
         return self._pictures(latents)
 
     def edit(self, items: Sequence[EditItem], settings: SamplingSettings) -> Picture:
-        """One edited picture an item: (B, S, S, 3) uint8."""
+        """One edited image per item: (B, S, S, 3) uint8."""
         grid = self.config.grid_of(settings.image_size)
         latents = tasks.edit(
             self.model,
@@ -143,7 +143,7 @@ class Engine:
         return self._pictures(latents)
 
     def caption(self, items: Sequence[CaptionItem], settings: CaptionSettings) -> list[str]:
-        """One text an item, spaces at its ends cut off."""
+        """One text per item, without surrounding spaces."""
         self.config.grid_of(settings.image_size)
         answers = tasks.caption(
             self.model,
@@ -155,7 +155,7 @@ class Engine:
         return [self.prompts.text(ids).strip() for ids in answers]
 
     def fault_of(self, prompt: str, *, task: Task, image_size: int | None = None) -> str | None:
-        """None, or why this prompt cannot be run. `image_size`: that of the job, None for the trained one."""
+        """Why this prompt cannot run, or None. `image_size`: of the job; None for the trained size."""
         if not prompt.strip():
             return "the prompt is empty"
         try:
@@ -173,7 +173,7 @@ class Engine:
     def max_batch(
         self, task: Task, settings: SamplingSettings | CaptionSettings, *, free_bytes: int | None = None
     ) -> int:
-        """The largest batch that fits. `free_bytes`: memory free beside the loaded weights, None to ask the device."""
+        """The largest batch that fits. `free_bytes`: memory free beside the loaded weights; None asks the device."""
         if isinstance(settings, CaptionSettings):
             load = memory.Load(task=task, batch=1, image_size=settings.image_size, new_tokens=settings.max_new_tokens)
         else:
@@ -239,4 +239,4 @@ def _free_bytes(device: torch.device) -> int:
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo does not tell MemAvailable")
+    raise RuntimeError("/proc/meminfo has no MemAvailable")

@@ -1,4 +1,4 @@
-"""A small checkpoint of random weights in our layout, for tests and trials: the same bytes from the same seed."""
+"""Creates a small checkpoint with random weights, for tests: the same seed gives the same bytes."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _SPLIT = (
 
 
 def init_tiny(dst: Path, *, seed: int = 0, image_size: int = 64) -> str:
-    """Write a randomly initialised checkpoint to `dst`, which must not exist; returns its digest.
+    """Writes a randomly initialised checkpoint to `dst`, which must not exist; returns its digest.
 
-    `image_size`: the side its positions are made for, a multiple of 16.
+    `image_size`: in pixels, the size its positions are built for, a multiple of 16.
     """
     if dst.exists():
         raise CheckpointFault(f"{dst} already exists")
@@ -64,7 +64,7 @@ def _random_weights(config: ReplicaConfig, *, seed: int) -> tuple[dict[str, Tens
     weights, vae = {}, {}
     for name, shape in sorted(expected_shapes(config).items()):
         values = generator.standard_normal(shape, dtype=np.float32)
-        if len(shape) == 1:  # norms and biases: near their usual start, and each different
+        if len(shape) == 1:  # norms and biases: near their usual start, all different
             values = 0.02 * values + (1.0 if name.endswith("weight") else 0.0)
         elif "pos_embed" in name or "token" in name or "fake_latent" in name:
             values = 0.2 * values
@@ -79,7 +79,7 @@ def _random_weights(config: ReplicaConfig, *, seed: int) -> tuple[dict[str, Tens
 
 
 def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """All bytes, then the pairs that build each word, and each word after a space, from its left."""
+    """All bytes, then the pairs that build each word, and each word after a space, from the left."""
     symbols = list(_byte_symbols())
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
     merges: list[tuple[str, str]] = []

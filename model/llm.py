@@ -36,7 +36,7 @@ class PromptCache:
         return torch.cat([self.keys[layer], keys], dim=2), torch.cat([self.values[layer], values], dim=2)
 
     def close(self) -> None:
-        """From here on `update` returns prompt and new tokens together and keeps nothing."""
+        """After this, `update` returns prompt and new tokens together and keeps nothing."""
         self._filling = False
 
     def rows(self, rows: Sequence[int]) -> PromptCache:
@@ -54,9 +54,9 @@ class PromptCache:
 
 
 class GrowingCache:
-    """A prompt cache with room for `room` generated tokens a row, written in place one token at a time.
+    """A prompt cache with space for `room` generated tokens per row, written in place one token at a time.
 
-    Takes the prompt's keys and values over, a layer at a time, so that both are never held whole.
+    Takes over the prompt's keys and values layer by layer, so that memory never holds both.
     """
 
     def __init__(self, prompt: PromptCache, *, room: int) -> None:
@@ -73,7 +73,7 @@ class GrowingCache:
         return self._keys[layer][:, :, :stop], self._values[layer][:, :, :stop]
 
     def advance(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Make room for one token a row: its positions (B, 1), and the additive mask (B, 1, 1, used) it attends by."""
+        """Makes space for a token per row: its positions (B, 1), and its additive mask (B, 1, 1, used)."""
         positions = self._next_positions[:, None]
         self._next_positions = self._next_positions + 1
         self._used += 1
@@ -104,7 +104,7 @@ class LanguageModel(nn.Module):
             self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
 
     def restore_buffers(self, device: torch.device | str) -> None:
-        """Compute anew what no checkpoint holds, after the model was built on the meta device."""
+        """Computes the buffers that no checkpoint holds, after the model was built on the meta device."""
         self.model.rotary_emb = Qwen2RotaryEmbedding(self.model.config).to(device)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class LanguageModel(nn.Module):
         return self._run(embeddings, cache.lengths[:, None] + steps, mask, cache)
 
     def step(self, embeddings: Tensor, cache: GrowingCache) -> Tensor:
-        """Run one generated token a row, (B, D_l) → hidden states (B, D_l); the cache grows by it."""
+        """Runs one generated token per row, (B, D_l) → hidden states (B, D_l); the cache grows by it."""
         positions, mask = cache.advance(embeddings.dtype)
         return self._run(embeddings[:, None], positions, mask, cache)[:, 0]
 

@@ -1,4 +1,4 @@
-"""Loading a converted checkpoint: strict, and without a second copy of the weights in memory."""
+"""Loads a converted checkpoint strictly, without a second copy of the weights in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VAE_PREFIX = "vae."
 
 
 def load_config(folder: Path) -> ReplicaConfig:
-    """Raises CheckpointFault where `config.json` is missing or wrong."""
+    """Raises CheckpointFault if `config.json` is missing or invalid."""
     path = folder / CONFIG_FILE
     try:
         return sizes.read(path)
@@ -44,7 +44,7 @@ def load_model(folder: Path, *, device: torch.device | str, dtype: torch.dtype) 
 
 
 def load_prompts(folder: Path) -> PromptWriter:
-    """Raises CheckpointFault where the tokenizer is missing or is not one of a chat model."""
+    """Raises CheckpointFault if the tokenizer is missing or does not belong to a chat model."""
     path = folder / TOKENIZER_FOLDER
     if not path.is_dir():
         raise CheckpointFault(f"{folder} has no {TOKENIZER_FOLDER}/")

@@ -61,7 +61,7 @@ class Positions:
 
 
 def resize_positions(learned: Tensor, *, buffers: int, grid: int) -> Tensor:
-    """(1, buffers + g², D) → (1, buffers + grid², D): the image part resized as a picture, the buffers kept."""
+    """(1, buffers + g², D) → (1, buffers + grid², D): the image part is resized like an image, the buffers stay."""
     front, image = learned[:, :buffers], learned[:, buffers:]
     trained = round(image.shape[1] ** 0.5)
     if trained == grid:
@@ -78,7 +78,7 @@ def take(x: Tensor, places: Tensor) -> Tensor:
 
 
 class _DiffLoss(nn.Module):
-    """Keeps the head at the name it has in published checkpoints, `diffloss.net`."""
+    """Keeps the head's name in published checkpoints, `diffloss.net`."""
 
     def __init__(self, net: DiffusionHead) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Mar(nn.Module):
         return self.diffloss.net
 
     def positions(self, grid: int) -> Positions:
-        """The learned positions for a `grid`×`grid` picture; compute once a batch."""
+        """The learned positions for a `grid`×`grid` image; compute once a batch."""
         buffers = self.config.buffer_tokens
         return Positions(
             encoder=resize_positions(self.encoder_pos_embed_learned, buffers=buffers, grid=grid),
@@ -133,7 +133,7 @@ class Mar(nn.Module):
     def encode(self, latents: Tensor, positions: Positions, *, visible: Tensor) -> Tensor:
         """Encode the visible tokens alone.
 
-        `latents`: (B, N, C) scaled latents, what is masked is not read; `visible`: (B, V) int64, ascending.
+        `latents`: (B, N, C) scaled latents, masked ones are not read; `visible`: (B, V) int64, ascending.
         Returns x_enc (B, S + V, D_m), buffers first.
         """
         buffers = self.config.buffer_tokens
@@ -151,7 +151,7 @@ class Mar(nn.Module):
         """Conditions of the wanted tokens.
 
         `x`: (B, S + V, D_m); `visible`: (B, V); `wanted`: (B, R) token places;
-        `blank`: (B, S + N, D) what stands where nothing is visible, None for mask tokens.
+        `blank`: (B, S + N, D) the input at invisible places, None for mask tokens.
         Returns z (B, R, D).
         """
         rows, buffers = x.shape[0], self.config.buffer_tokens

@@ -1,4 +1,4 @@
-"""How much memory a batch needs, by arithmetic on a replica's sizes; no model is loaded for it."""
+"""Estimates the memory of a batch from a replica's sizes, without loading a model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from unipic.model.config import ReplicaConfig
 Task = Literal["generate", "edit", "caption"]
 
 MAX_BATCH = 64
-# Temporaries live beside what is counted, and allocators round up.
+# Covers uncounted temporaries and allocators that round up.
 _MARGIN = 1.15
-# Text of one row, templates included: far beyond an ordinary prompt, and small beside the picture's tokens.
+# Tokens of one row's text, templates included: far above an ordinary prompt, and few beside the image's tokens.
 _TEXT_TOKENS = 256
 # Feature maps of full resolution alive at once in the VAE: block input, norm, activation, convolution, workspace.
 _VAE_LIVE_MAPS = 6
@@ -22,7 +22,7 @@ _VAE_LIVE_MAPS = 6
 
 @dataclass(frozen=True)
 class Load:
-    """What a batch is: `image_size` in pixels, `iterations` and `steps` of sampling, captions' `new_tokens`."""
+    """A batch: `image_size` in pixels, `iterations` and `steps` of sampling, captions' `new_tokens`."""
 
     task: Task
     batch: int
@@ -35,7 +35,7 @@ class Load:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on the device: weights, what lives through a whole batch, and the largest passing need."""
+    """Bytes on the device: weights, what lives through a whole batch, and the largest temporary need."""
 
     weights_bytes: int
     held_bytes: int

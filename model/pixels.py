@@ -1,4 +1,4 @@
-"""Picture geometry and pixel values. Importing it loads Pillow and numpy alone, so that CPU stages can use it."""
+"""Image geometry and pixel values. Imports only Pillow and numpy, so that CPU stages can use it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GREY = (127, 127, 127)
-# Padding a long strip to a square costs its longer side squared: beyond this it is shrunk first.
+# Padding a strip to a square costs its longer side squared, so longer strips shrink first.
 _LONGEST_PADDED_SIDE_PX = 8192
 
 
 def fit(picture: Image.Image, *, task: Literal["edit", "caption"], image_size: int) -> NDArray[np.uint8]:
-    """A picture of any size → (S, S, 3) uint8 of `image_size`, the way the task wants it.
+    """An image of any size → (S, S, 3) uint8 of `image_size`, fitted as the task needs.
 
-    Captioning pads to a square with grey, the picture centred; editing crops the centred square.
+    Captioning centres the image on a grey square; editing crops the centred square.
     Raises ValueError for another task, or an image_size below 1.
     """
     if image_size < 1:
@@ -52,12 +52,12 @@ def _cropped(picture: Image.Image) -> Image.Image:
     width_px, height_px = picture.size
     side_px = min(width_px, height_px)
     left_px, top_px = (width_px - side_px) // 2, (height_px - side_px) // 2
-    # Not `Image.crop`: it holds the result to a limit of the whole process; how large a picture may be is the caller's.
+    # Not `Image.crop`: it holds the result to a limit of the whole process; how large an image may be is the caller's.
     return Image.fromarray(np.asarray(picture)[top_px : top_px + side_px, left_px : left_px + side_px])
 
 
 def to_tensor(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Pictures (S, S, 3) uint8 of one size → (B, 3, S, S) float32 in [-1, 1]."""
+    """Images (S, S, 3) uint8 of one size → (B, 3, S, S) float32 in [-1, 1]."""
     import torch
 
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255).mul_(2).sub_(1)

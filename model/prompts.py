@@ -1,4 +1,4 @@
-"""Prompt templates and tokens. Text that a user wrote is text: no special token inside it is ever interpreted."""
+"""Prompt templates and tokens. Special tokens inside a user's text are never interpreted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_QUESTION = "Describe the image in detail."
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids before and after the place of a picture; `after` is None in a prompt without one."""
+    """Token ids before and after the place of an image; `after` is None without one."""
 
     before: tuple[int, ...]
     after: tuple[int, ...] | None = None
@@ -30,17 +30,17 @@ class Prompt:
         return len(self.before) + len(self.after or ())
 
     def ids(self, *, image_id: int, image_tokens: int) -> list[int]:
-        """All ids in order, the picture as `image_tokens` times `image_id`."""
+        """All ids in order, the image as `image_tokens` times `image_id`."""
         if self.after is None:
             return list(self.before)
         return [*self.before, *[image_id] * image_tokens, *self.after]
 
 
 class PromptWriter:
-    """Turns what a user asks into tokens, and answers back into text."""
+    """Turns prompts into tokens, and answers into text."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` holds a tokenizer's files. Raises ValueError where the chat tokens are not among its tokens."""
+        """`folder` holds a tokenizer's files. Raises ValueError if it lacks the chat tokens."""
         self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         added = self._tokenizer.get_added_vocab()
         missing = [token for token in (START_TOKEN, END_TOKEN) if token not in added]
@@ -68,7 +68,7 @@ class PromptWriter:
         return self._chat_with_picture(question)
 
     def text(self, ids: Sequence[int]) -> str:
-        """An answer's ids → its text, special tokens left out."""
+        """An answer's ids → its text, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _encode(self, text: str) -> list[int]:
@@ -85,7 +85,7 @@ class PromptWriter:
 
 
 def _without_added_tokens(backend: Any) -> Any:
-    # A tokenizer that knows no added token cannot find one inside a user's text.
+    # A tokenizer without added tokens cannot find one inside a user's text.
     body = json.loads(backend.to_str())
     body.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     return type(backend).from_str(json.dumps(body))

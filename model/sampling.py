@@ -1,6 +1,6 @@
-"""Image generation over the parts: which tokens are revealed when, guidance, and the head's sampler.
+"""Image generation: the order of revealed tokens, guidance, and the head's sampler.
 
-Nothing here is random: orders and noise are handed in.
+This file draws nothing at random; orders and noise are arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GuidanceSchedule = Literal["constant", "linear"]
 
 
 class NoiseSource(Protocol):
-    """Where a batch's permutations and noise come from."""
+    """Source of a batch's permutations and noise."""
 
     def orders(self) -> Tensor:
         """(B, N) int64 permutations; tokens are revealed from the end towards the start."""
@@ -77,7 +77,7 @@ def reveals(tokens: int, options: SamplerOptions) -> tuple[Reveal, ...]:
 
 
 class SeededNoise:
-    """Randomness that each row owns: drawn on the CPU from the row's seed alone, only as far as it is needed."""
+    """Randomness per row: drawn on the CPU from the row's seed, only as much as needed."""
 
     def __init__(self, seeds: Sequence[int], *, tokens: int, channels: int, steps: int) -> None:
         """`seeds`: one integer in 0…2⁶⁴-1 a row."""
@@ -108,7 +108,7 @@ class _Step(NamedTuple):
 
 
 class HeadSampler:
-    """Ancestral sampling of token latents with the diffusion head; what does not depend on the tokens is kept."""
+    """Ancestral sampling of token latents with the diffusion head; it keeps what does not depend on the tokens."""
 
     def __init__(self, head: DiffusionHead, *, steps: int, temperature: float) -> None:
         tables = diffusion.tables(steps)
@@ -159,10 +159,10 @@ def sample_latents(
     positions: Positions,
     source: Tensor | None = None,
 ) -> Tensor:
-    """Generate the latents of B pictures.
+    """Generate the latents of B images.
 
     `cache`: prompts of B rows, or with guidance of 2B, conditional rows first; `positions`: of the token grid;
-    `source`: x_enc (B, S + N, D_m) of the pictures to edit, None to generate. Returns (B, N, C), scaled latents.
+    `source`: x_enc (B, S + N, D_m) of the images to edit, None to generate. Returns (B, N, C), scaled latents.
     """
     device, times = model.device, 2 if options.guided else 1
     orders = noise.orders().to(device)

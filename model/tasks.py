@@ -1,4 +1,4 @@
-"""The three tasks as functions of a model, prompts, pictures and noise; the engine adds text, pixels and seeds."""
+"""The three tasks as functions of a model, prompts, images and noise; the engine adds text, pixels and seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unipic.model.prompts import Prompt
 from unipic.model.sampling import NoiseSource, SamplerOptions, sample_latents
 from unipic.model.unipic import UniPic
 
-# The VAE's activations are the largest of all: it works on so many pixels at once, and on one picture at least.
+# The VAE's activations are the largest of all: it works on so many pixels at once, and on one image at least.
 _VAE_PIXELS_AT_ONCE = 1024 * 1024
 
 
@@ -27,7 +27,7 @@ def generate(
     noise: NoiseSource,
     options: SamplerOptions,
 ) -> Tensor:
-    """Latents (B, grid², C) of pictures for B prompts; the unconditional prompt is read once for all of them."""
+    """Latents (B, grid², C) of images for B prompts; the unconditional prompt is read once for all of them."""
     rows = list(range(len(prompts)))
     read = [*prompts, unconditional] if options.guided else list(prompts)
     cache, _ = model.llm.read_prompts(*model.embed_prompts(read))
@@ -46,7 +46,7 @@ def edit(
     noise: NoiseSource,
     options: SamplerOptions,
 ) -> Tensor:
-    """Latents (B, N, C) of edited pictures. `pixels`: (B, 3, S, S) float32 in [-1, 1], the pictures to edit."""
+    """Latents (B, N, C) of edited images. `pixels`: (B, 3, S, S) float32 in [-1, 1], the images to edit."""
     latents = encode(model, pixels)
     positions = model.mar.positions(model.config.grid_of(pixels.shape[-1]))
     source, seen = model.see(latents, positions)
@@ -76,14 +76,14 @@ def caption(
 
 @torch.inference_mode()
 def encode(model: UniPic, pixels: Tensor) -> Tensor:
-    """(B, 3, S, S) in [-1, 1] → scaled latents (B, N, C), a few pictures at a time."""
+    """(B, 3, S, S) in [-1, 1] → scaled latents (B, N, C), a few images at a time."""
     rows = max(1, _VAE_PIXELS_AT_ONCE // pixels.shape[-1] ** 2)
     return torch.cat([model.vae.encode(part.to(model.device, model.dtype)) for part in pixels.split(rows)])
 
 
 @torch.inference_mode()
 def decode(model: UniPic, latents: Tensor) -> Tensor:
-    """Scaled latents (B, N, C) → pictures (B, 3, S, S) uint8, a few at a time."""
+    """Scaled latents (B, N, C) → images (B, 3, S, S) uint8, a few at a time."""
     pixels_each = latents.shape[1] * model.config.vae.stride**2
     rows = max(1, _VAE_PIXELS_AT_ONCE // pixels_each)
     return torch.cat([to_uint8(model.vae.decode(part)) for part in latents.split(rows)])

@@ -44,7 +44,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], *, done: Callable[[str, int
 def read(path: Path, *, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Names, with `prefix` in front, and tensors of one file, one at a time.
 
-    Raises CheckpointFault for a file that is missing or is not a sound safetensors file.
+    Raises CheckpointFault for a file that is missing or is not a valid safetensors file.
     """
     if not path.is_file():
         raise CheckpointFault(f"{path} is missing")
@@ -53,4 +53,4 @@ def read(path: Path, *, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
             for name in file.keys():  # noqa: SIM118 - not a dictionary, it has no iterator
                 yield prefix + name, file.get_tensor(name)
     except SafetensorError as fault:
-        raise CheckpointFault(f"{path} is not a sound safetensors file: {fault}") from fault
+        raise CheckpointFault(f"{path} is not a valid safetensors file: {fault}") from fault

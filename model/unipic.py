@@ -1,4 +1,4 @@
-"""The composition: parts, the projections between them, and strict loading."""
+"""The whole model: parts, the projections between them, and strict loading."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class UniPic(nn.Module):
     def think(self, x: Tensor, z: Tensor, cache: PromptCache) -> Tensor:
         """x_enc and z_enc of the visible tokens, (B, …) each, → what the MAR decoder reads, (B or k·B, S + V, D_m).
 
-        A cache of k·B rows holds k prompts for each picture (k = 2 for guidance): they share x_enc and z_enc.
+        A cache of k·B rows holds k prompts for each image (k = 2 for guidance): they share x_enc and z_enc.
         """
         times = cache.lengths.shape[0] // z.shape[0]
         hidden = self.llm.extend(z.repeat(times, 1, 1), cache)
@@ -58,7 +58,7 @@ class UniPic(nn.Module):
     def embed_prompts(self, prompts: Sequence[Prompt], *, pictures: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Prompts → right-padded embeddings (B, P, D_l) and lengths (B,) int64.
 
-        `pictures`: z_enc (B, N + S, D_l), row i of which stands at the place of the picture in prompt i.
+        `pictures`: z_enc (B, N + S, D_l), row i of which stands at the place of the image in prompt i.
         """
         rows = []
         for index, prompt in enumerate(prompts):

@@ -60,7 +60,7 @@ def test_a_folder_that_is_no_checkpoint_says_so(tmp_path: Path) -> None:
 def test_a_header_that_claims_too_much_is_a_fault_not_a_memory_blow_up(copy: Path) -> None:
     path = copy / "vae.safetensors"
     path.write_bytes(struct.pack("<Q", 2**60) + path.read_bytes()[8:])
-    with pytest.raises(CheckpointFault, match=r"vae\.safetensors is not a sound safetensors file"):
+    with pytest.raises(CheckpointFault, match=r"vae\.safetensors is not a valid safetensors file"):
         load_model(copy, device="cpu", dtype=torch.float32)
 
 
@@ -71,14 +71,14 @@ def test_overlapping_tensors_are_a_fault(copy: Path) -> None:
     }
     text = json.dumps(header).encode()
     (copy / "weights.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(24))
-    with pytest.raises(CheckpointFault, match=r"weights\.safetensors is not a sound safetensors file"):
+    with pytest.raises(CheckpointFault, match=r"weights\.safetensors is not a valid safetensors file"):
         load_model(copy, device="cpu", dtype=torch.float32)
 
 
 def test_a_file_cut_short_is_a_fault(copy: Path) -> None:
     path = copy / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointFault, match=r"weights\.safetensors is not a sound safetensors file"):
+    with pytest.raises(CheckpointFault, match=r"weights\.safetensors is not a valid safetensors file"):
         load_model(copy, device="cpu", dtype=torch.float32)
 
 

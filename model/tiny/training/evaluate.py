@@ -1,6 +1,6 @@
-"""An engine's answers to the shapes world's questions, without a pipeline: for tests and for a look while training.
+"""An engine's answers to the shapes world's questions, without the pipeline: for tests and training samples.
 
-`unipic evaluate shapes` puts the same questions through the whole pipeline.
+`unipic evaluate shapes` runs the same questions through the whole pipeline.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _picture(asked: Question) -> np.ndarray:
 
 
 def sample_sheet(folder: Path, *, columns: int = 11) -> tuple[np.ndarray, str]:
-    """Generated pictures over sources and their edits, (192, 64 · columns, 3), and what was asked and told."""
+    """Generated images over sources and their edits, (192, 64 · columns, 3), and their prompts and captions."""
     asked = questions(prompts=columns, captions=1, edits=columns, seed=7)
     prompts = [one for one in asked if one.task == "generate"][:columns]
     edits = [one for one in asked if one.task == "edit"][:columns]

@@ -13,8 +13,8 @@ from unipic.model import diffusion
 from unipic.model.head import DiffusionHead
 from unipic.model.unipic import UniPic
 
-# The noise's error says little about the picture where there is much noise and much about its grain where there is
-# little: weighted by noise over signal, between these, shape and colour are learned earlier.
+# The noise's error carries little about the image at high noise, and mostly its grain at low noise. Weights of noise
+# over signal, within these bounds, make shape and colour learn earlier.
 _WEIGHTS = (0.2, 4.0)
 
 
@@ -43,14 +43,14 @@ class HeadLoss(nn.Module):
     def forward(self, head: DiffusionHead, z: Tensor, clean: Tensor, *, times: int) -> Tensor:
         """`z` (M, D), `clean` (M, C) latents; each token is noised to `times` random steps. Returns the mean loss."""
         z, clean = z.repeat(times, 1), clean.float().repeat(times, 1)
-        # One step from each of as many equal stretches of the schedule, which a batch then covers evenly.
+        # One step from each of equal stretches of the schedule, so that a batch covers it evenly.
         steps = torch.randperm(len(z), device=z.device) + torch.rand(len(z), device=z.device)
         steps = (steps / len(z) * diffusion.TRAINING_STEPS).long().clamp(max=diffusion.TRAINING_STEPS - 1)
         noise = torch.randn_like(clean)
         bar = self.get_buffer("bars")[steps][:, None]
         noisy = bar.sqrt() * clean + (1 - bar).sqrt() * noise
         estimate, v = head(noisy.to(z.dtype), steps, z).float().chunk(2, dim=-1)
-        # The bound trains the variance alone: the mean it is taken about lets no gradient through.
+        # The bound trains only the variance: its mean passes no gradient.
         log_true = self.get_buffer("log_posterior")[steps][:, None]
         share = (v + 1) / 2
         log_guess = share * self.get_buffer("log_betas")[steps][:, None] + (1 - share) * log_true
@@ -61,7 +61,7 @@ class HeadLoss(nn.Module):
 
 
 def _think_after(model: UniPic, prompt: Tensor, lengths: Tensor, x: Tensor, z: Tensor) -> Tensor:
-    """What the MAR decoder reads, the language model having read each row's prompt (B, P, D_l) and then z.
+    """Input of the MAR decoder, after the language model read each row's prompt (B, P, D_l) and then z.
 
     The rows' z follow their own prompts at once, all padding at the end, so causal attention needs no mask.
     """
@@ -103,7 +103,7 @@ def _reconstruct(
 def generation_loss(
     model: UniPic, loss: HeadLoss, text: TextBatch, latents: Tensor, *, visible: int, times: int
 ) -> Tensor:
-    """`latents` (B, N, C), scaled, of the pictures that the prompts ask for; `visible`: how many tokens are given."""
+    """`latents` (B, N, C), scaled, of the images that the prompts ask for; `visible`: how many tokens are given."""
     rows, tokens, _ = latents.shape
     positions = model.mar.positions(round(tokens**0.5))
     shown, wanted = _split_tokens(rows, tokens, visible, latents.device)
@@ -129,7 +129,7 @@ def edit_loss(
     visible: int,
     times: int,
 ) -> Tensor:
-    """`before` (K,) ids in front of the picture, `after` those behind it; `source`, `target` (B, N, C) latents."""
+    """`before` (K,) ids in front of the image, `after` those behind it; `source`, `target` (B, N, C) latents."""
     rows, tokens, _ = target.shape
     positions = model.mar.positions(round(tokens**0.5))
     shown, wanted = _split_tokens(rows, tokens, visible, target.device)
@@ -144,7 +144,7 @@ def edit_loss(
 
 
 def caption_loss(model: UniPic, before: Tensor, question: Tensor, answers: TextBatch, latents: Tensor) -> Tensor:
-    """Next-token loss of the answers, which end with their end token. `question` (Q,) ids behind the picture."""
+    """Next-token loss of the answers, which end with their end token. `question` (Q,) ids behind the image."""
     rows = latents.shape[0]
     _, z = model.see(latents, model.mar.positions(round(latents.shape[1] ** 0.5)))
     prompt = _prompt_with_picture(model, before, z, torch.cat([question.expand(rows, -1), answers.ids], dim=1))

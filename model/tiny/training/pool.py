@@ -1,4 +1,4 @@
-"""What the second stage trains on: scenes encoded once, and batches of prompts, edits and captions of them."""
+"""Training data of the second stage: scenes, encoded once, and batches of their prompts, edits and captions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from unipic.model.tiny.world.samplers import phrase_for, tasks_of, training_edit
 from unipic.model.tiny.world.scene import Scene, render
 from unipic.model.vae import Vae
 
-# Which colour belongs to which shape is learned last, and so comes most often.
+# Binding colours to shapes is learned last, so these tasks are most frequent.
 _TASK_WEIGHTS = {"single": 1, "two": 3, "count": 3, "colour": 2, "position": 2, "attribute": 7}
-# Of the prompts with two colours, so many also say where things stand: there the binding is learned first.
+# Share of two-colour prompts that also name positions, where the binding is learned first.
 _PLACED_SHARE = 0.5
 _EDIT_WEIGHTS = {"recolour": 1, "replace": 1, "remove": 1, "add": 2}
 _DROPPED_SHARE = 0.1
@@ -32,7 +32,7 @@ _ENCODED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Pairing:
-    """An edit of the pool's pictures: numbers of its source and target scene, and its instruction."""
+    """An edit of the pool's images: numbers of its source and target scene, and its instruction."""
 
     source: int
     target: int
@@ -48,7 +48,7 @@ class Pool:
 
 
 def build_pool(*, edits_per_kind: int, scenes_per_task: int, seed: int) -> Pool:
-    """Scenes of every task and edits of every kind, none of which shows anything held out."""
+    """Scenes of every task and edits of every kind, without held-out content."""
     rng = random.Random(seed)
     numbers: dict[Scene, int] = {}
 
@@ -81,7 +81,7 @@ def encode_scenes(vae: Vae, scenes: Sequence[Scene], *, device: str, report: Cal
 
 
 class Batches:
-    """Draws training batches; each call's randomness comes from the generator it is handed."""
+    """Draws training batches; each call draws from its generator argument."""
 
     def __init__(self, pool: Pool, latents: Tensor, writer: PromptWriter, *, device: str) -> None:
         """`latents`: (P, N, C) scaled latents of the pool's scenes."""
@@ -111,7 +111,7 @@ class Batches:
         return self._texts(prompts), self._pictures(numbers)
 
     def editing(self, rng: random.Random, rows: int) -> tuple[TextBatch, Tensor, Tensor]:
-        """What stands behind the picture in each prompt, and the latents of sources and targets."""
+        """The text behind the image in each prompt, and the latents of sources and targets."""
         pairings, afters = [], []
         for kind in rng.choices(KINDS, weights=[_EDIT_WEIGHTS[kind] for kind in KINDS], k=rows):
             pairing = rng.choice(self._pool.edits[kind])
@@ -123,7 +123,7 @@ class Batches:
         return self._texts(afters), sources, self._pictures([pairing.target for pairing in pairings])
 
     def captions(self, rng: random.Random, rows: int) -> tuple[TextBatch, Tensor]:
-        """Answers with their end token, and the latents of the pictures they describe."""
+        """Answers with their end token, and the latents of the images they describe."""
         numbers = [
             rng.choice(self._by_task[task])
             for task in rng.choices(TASKS, weights=[_TASK_WEIGHTS[task] for task in TASKS], k=rows)
@@ -132,7 +132,7 @@ class Batches:
         return self._texts(answers), self._pictures(numbers)
 
     def _answer(self, text: str) -> tuple[int, ...]:
-        # Behind the picture stand a line break, the text, and an ending that starts with the end token.
+        # Behind the image follow a line break, the text, and an ending that starts with the end token.
         after, ending = self._edit(text).after or (), len(self._edit("").after or ()) - 1
         return after[1 : len(after) - ending + 1]
 

@@ -6,7 +6,7 @@ from unipic.model.config import LlmConfig, MarConfig, ReplicaConfig, VaeConfig
 
 
 def tiny_config(*, scale: float, vocab_size: int = 512) -> ReplicaConfig:
-    """`scale`: what makes the autoencoder's latents of unit spread; known once it is trained."""
+    """`scale`: scales the autoencoder's latents to unit spread; known after its training."""
     return ReplicaConfig(
         vae=VaeConfig(
             base_width=16,

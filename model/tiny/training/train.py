@@ -1,6 +1,6 @@
-"""Train the small checkpoint from nothing: `python -m unipic.model.tiny.training.train OUT --work WORK`.
+"""Trains the small checkpoint from scratch: `python -m unipic.model.tiny.training.train OUT --work WORK`.
 
-Seeded; everything that takes time is kept in WORK, so the same command again goes on where it was stopped.
+Training is seeded. WORK keeps its state, so the same command resumes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unipic.model.unipic import UniPic
 
 
 def export(model: UniPic, folder: Path) -> str:
-    """Write a checkpoint of ours to a new folder, weights in float16; returns its digest."""
+    """Writes a checkpoint to a new folder, weights in float16; returns its digest."""
     folder.mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(to_json(model.config), encoding="utf-8")
     halves = {name: weight.to("cpu", torch.float16) for name, weight in model.state_dict().items()}
@@ -41,7 +41,7 @@ def export(model: UniPic, folder: Path) -> str:
 
 
 def train(out: Path, *, work: Path, device: str, vae_recipe: VaeRecipe, joint_recipe: JointRecipe) -> str:
-    """Both stages, then the checkpoint at `out`, which must not exist; returns its digest."""
+    """Trains both stages, then writes the checkpoint to `out`, which must not exist; returns its digest."""
     if out.exists():
         raise FileExistsError(f"{out} already exists")
     work.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ class JointRecipe:
     noisings: int = 2
     peak_rate: float = 2e-3
     warmup_steps: int = 100
-    # The rate falls to nothing over this last share of the steps.
+    # The rate falls to zero over this last share of the steps.
     decay_share: float = 0.35
     caption_weight: float = 0.3
     edits_per_kind: int = 6000
@@ -46,7 +46,7 @@ def joint_rate(step: int, recipe: JointRecipe) -> float:
 
 
 def initialise(model: UniPic) -> None:
-    """Starting weights of all but the autoencoder: as the published parts start, the head's last layers zero."""
+    """Starting weights of all but the autoencoder: as in the published parts, the head's last layers zero."""
     for module in [*model.mar.modules(), *model.proj_in.modules(), *model.proj_out.modules()]:
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -64,7 +64,7 @@ def initialise(model: UniPic) -> None:
 
 
 def visible_tokens(rng: random.Random, tokens: int) -> int:
-    """How many tokens a batch is given, from none to all but one: few far more often, for then the prompt matters."""
+    """Number of visible tokens in a batch, from none to all but one; few are frequent: then the prompt matters."""
     return int(tokens * rng.random() ** 3)
 
 
@@ -128,7 +128,7 @@ def train_joint(
 
 
 class _Worker:
-    """A bfloat16 copy runs forward and backward, some four times faster; the float32 weights are what is trained."""
+    """Runs forward and backward on a bfloat16 copy, about four times faster, and trains the float32 weights."""
 
     def __init__(self, model: UniPic) -> None:
         self.model = copy.deepcopy(model).to(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""First stage of training: the KL autoencoder, on quadrants (a quarter of the cost) and then on whole pictures."""
+"""First stage of training: the KL autoencoder, on quadrants (a quarter of the cost) and then on whole images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class VaeRecipe:
     picture_rows: int = 32
     bank_pictures: int = 6000
     peak_rate: float = 2e-3
-    # On the sum over a picture's latents. Too strong a pull in the beginning collapses them, so it comes in late.
+    # On the sum over an image's latents. A strong pull at the start collapses them, so it starts late.
     kl_weight: float = 5e-6
     kl_weight_start: float = 1e-6
     kl_start_share: float = 0.25
@@ -50,13 +50,13 @@ def to_unit(pictures: np.ndarray) -> Tensor:
 
 
 def picture_bank(*, pictures: int, seed: int) -> np.ndarray:
-    """Crowded training scenes, rendered: (pictures, 64, 64, 3) uint8."""
+    """Crowded training scenes, rendered: (images, 64, 64, 3) uint8."""
     rng = random.Random(seed)
     return np.stack([render(crowded_scene(rng, things=rng.choice((1, 2, 3, 4, 4)))) for _ in range(pictures)])
 
 
 def learning_rate(step: int, recipe: VaeRecipe) -> float:
-    """Each kind of picture has a linear warm-up, then a cosine down to 3 % of the peak, the second kind from half."""
+    """Each kind of image has a linear warm-up, then a cosine down to 3 % of the peak, the second kind from half."""
     second = step >= recipe.quadrant_steps
     place, steps = (step - recipe.quadrant_steps, recipe.picture_steps) if second else (step, recipe.quadrant_steps)
     falling = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * place / max(1, steps)))
@@ -64,7 +64,7 @@ def learning_rate(step: int, recipe: VaeRecipe) -> float:
 
 
 def vae_loss(vae: Vae, pixels: Tensor, noise: Tensor, *, kl_weight: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, the mean absolute error and the KL (summed over a picture's latents) of pixels (B, 3, S, S)."""
+    """The loss, the mean absolute error and the KL (summed over an image's latents) of pixels (B, 3, S, S)."""
     mean, log_variance = vae.moments(pixels)
     log_variance = log_variance.clamp(-12.0, 8.0)
     out = vae.decode_map(mean + (0.5 * log_variance).exp() * noise)
@@ -100,14 +100,14 @@ def train_vae(config: VaeConfig, *, recipe: VaeRecipe, state: Path, device: str,
     bank = picture_bank(pictures=recipe.bank_pictures, seed=recipe.seed)
     started = time.monotonic()
     for step in range(first, recipe.steps):
-        # Each step owns its randomness, so a resumed run goes the way an unbroken one would.
+        # Each step has its own randomness, so a resumed run equals an uninterrupted one.
         rng = np.random.default_rng((recipe.seed, step))
         pixels = _batch(bank, rng, step=step, recipe=recipe).to(device)
         grid = pixels.shape[-1] // config.stride
         noise = rng.standard_normal((len(pixels), config.latent_channels, grid, grid), dtype=np.float32)
         late = step >= recipe.kl_start_share * recipe.steps
         weight = recipe.kl_weight if late else recipe.kl_weight_start
-        # A quadrant has a quarter of a picture's latents, which must weigh as much.
+        # A quadrant has a quarter of an image's latents and must weigh as much.
         share = (bank.shape[1] / pixels.shape[-1]) ** 2
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)

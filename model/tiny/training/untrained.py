@@ -1,4 +1,4 @@
-"""A checkpoint with another's sizes and tokenizer and no training: what its scores are compared with."""
+"""An untrained checkpoint with the sizes and tokenizer of a trained one, as a control for its scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unipic.model.unipic import UniPic
 
 
 def untrained_twin(folder: Path, out: Path, *, seed: int = 0) -> None:
-    """Write to `out`, which must not exist, the checkpoint in `folder` as if its training had not begun."""
+    """Writes an untrained twin of the checkpoint in `folder` to `out`, which must not exist."""
     torch.manual_seed(seed)
     model = UniPic(load_config(folder))
     initialise(model)

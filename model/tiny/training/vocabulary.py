@@ -13,7 +13,7 @@ from unipic.model.tiny.world.scene import COLOURS, SHAPES
 
 _TEMPLATE = f"user assistant Generate an image: {UNCONDITIONAL_GENERATE} {UNCONDITIONAL_EDIT} {DEFAULT_QUESTION}"
 _PHRASES = "a photo of an and left right above below make the replace with remove add"
-# The chat tokens and the picture's place come after the vocabulary; sizes go up in steps of 64.
+# The chat tokens and the image's place come after the vocabulary; sizes go up in steps of 64.
 _ADDED_TOKENS, _SIZE_STEP = 4, 64
 
 

@@ -1,7 +1,7 @@
 """An affine change of the autoencoder's latents, folded into its own 1×1 convolutions.
 
 A trained autoencoder spends most of its latents' spread on the background and little on outlines, so a diffusion loss
-on them would learn outlines last. Whitened, what tells shapes apart weighs as much as what tells backgrounds apart.
+on them would learn outlines last. After whitening, differences of shapes and of backgrounds weigh the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unipic.model.vae import Vae
 
-# Spread, in units of the latents as trained, below which a direction is taken for noise and not blown up to size 1.
+# Spread, in units of the latents as trained, below which a direction counts as noise and is not scaled up to 1.
 FLOOR = 0.2
 
 
@@ -19,7 +19,7 @@ FLOOR = 0.2
 def whiten(vae: Vae, latents: Tensor, *, floor: float = FLOOR) -> Tensor:
     """Change `vae` in place so that its unscaled mean latents are whitened; returns `latents` (P, N, C) so changed.
 
-    Afterwards all directions have a spread near each other and 1 in the mean, pictures decode as before, and the
+    Afterwards all directions have a spread near each other and 1 in the mean, images decode as before, and the
     log variance that `moments` returns, which only training the autoencoder needs, no longer belongs to the mean.
     """
     flat = latents.flatten(0, 1).double()

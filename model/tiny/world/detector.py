@@ -1,4 +1,4 @@
-"""Pixels → things, independent of any model: segment what differs from the background, then match outlines.
+"""Pixels → things, without a model: segments what differs from the background, then matches outlines.
 
 Each segment is moved to its centroid and scaled by the root of its area before it is compared with the eight outlines,
 so neither place nor size, and little of a blur, enters the comparison.
@@ -16,11 +16,11 @@ from unipic.model.tiny.world.scene import BACKGROUNDS, COLOURS, SHAPES, coverage
 UNKNOWN = "unknown"
 # A pixel belongs to a segment when it lies this far (Euclidean, of 255) from the background.
 _FOREGROUND = 60.0
-# Segments smaller than this share of the picture are specks: a small cross covers 2.6 % of it.
+# Segments smaller than this share of the image are specks: a small cross covers 2.6 % of it.
 _SPECK_SHARE = 0.006
 # Mean squared difference of coverage above which a segment is no known outline.
 _OUTLINE_LIMIT = 0.06
-# Euclidean distance (of 255) from the nearest colour above which a colour is none of ours.
+# Euclidean distance (of 255) from the nearest colour above which a colour is unknown.
 _COLOUR_LIMIT = 70.0
 _GRID = 24
 _REACH = 0.95  # half the side of the compared window, in roots of the area
@@ -28,7 +28,7 @@ _REACH = 0.95  # half the side of the compared window, in roots of the area
 
 @dataclass(frozen=True)
 class Found:
-    """A thing seen in a picture; `shape` and `colour` may be UNKNOWN; `x`, `y`, `radius` are shares of the side."""
+    """A thing in an image; `shape` and `colour` may be UNKNOWN; `x`, `y`, `radius` are shares of the side."""
 
     shape: str
     colour: str
@@ -39,14 +39,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a picture shows: its background's name (or UNKNOWN) and its things, in raster order of their centres."""
+    """Content of an image: the name of its background (or UNKNOWN) and its things, in raster order of their centres."""
 
     background: str
     things: tuple[Found, ...]
 
 
 def detect(picture: np.ndarray) -> Sight:
-    """Read a picture, (S, S, 3) uint8 with S of at least 32."""
+    """Read an image, (S, S, 3) uint8 with S of at least 32."""
     pixels = picture.astype(np.float32)
     frame = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     ground = np.median(frame, axis=0)
@@ -86,12 +86,12 @@ def _nearest(colour: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> st
 def _read_segment(pixels: np.ndarray, ground: np.ndarray, segment: np.ndarray) -> Found:
     size = segment.shape[0]
     inside = pixels[segment]
-    # The pixels farthest from the background are the ones that no edge has mixed with it.
+    # Edges do not mix the pixels farthest from the background.
     away = ((inside - ground) ** 2).sum(axis=-1)
     colour = np.median(inside[away >= np.quantile(away, 0.5)], axis=0)
     axis = colour - ground
     near = _grown(_grown(segment))
-    # Not clipped at 0 and 1 at once: noise about them must cancel out.
+    # Not clipped at 0 and 1 yet, so that noise around them cancels out.
     alpha = np.where(near, np.clip((pixels - ground) @ axis / float(axis @ axis), -0.5, 1.5), 0.0)
     patch, area, x, y = _normalised(alpha)
     errors = {shape: float(((patch - _outline(shape)[0]) ** 2).mean()) for shape in SHAPES}

@@ -68,7 +68,7 @@ def phrase_text(phrase: Phrase) -> str:
 
 
 def parse_phrase(text: str) -> Phrase | None:
-    """The phrase that a text says, None where the grammar has no such text."""
+    """The phrase of a text; None if the grammar has no such text."""
     if match := _ONE.fullmatch(text):
         phrase = Phrase((Noun(match[2], match[1]),))
     elif match := _PAIR.fullmatch(text):
@@ -100,7 +100,7 @@ def _noun(thing: Thing) -> Noun:
 
 
 def caption_phrase(scene: Scene) -> Phrase:
-    """What the canonical caption says. Raises ValueError for a scene that the grammar has no caption for."""
+    """The phrase of the canonical caption. Raises ValueError for a scene without a caption in the grammar."""
     things = sorted(scene.things, key=lambda thing: (thing.y, thing.x))
     if things and len({(thing.shape, thing.colour) for thing in things}) == 1:
         return Phrase((_noun(things[0]),), count=len(things))
@@ -119,7 +119,7 @@ def caption_text(scene: Scene) -> str:
 
 
 def holds(phrase: Phrase, things: tuple[Noun, ...], places: tuple[tuple[float, float], ...]) -> str | None:
-    """None where exactly what the phrase says is there, else the reason why not.
+    """None if exactly the phrase's content is there, else the reason.
 
     `things` and `places` (x, y as shares of the side) tell what is there, one entry a thing.
     """

@@ -1,4 +1,4 @@
-"""The shapes world's cases as rows of a manifest: an id, a text and, where one is needed, a picture. Loads no torch."""
+"""The shapes world's cases as rows of a manifest: an id, a text and, where one is needed, an image. Loads no torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from unipic.model.tiny.world.score import Case, group_of
 IMAGE_SIZE = 64
 MAX_CAPTION_TOKENS = 24
 """The longest caption of the grammar has eleven tokens."""
-# Every task, kind of scene and kind of edit, seen and held out; a single shape cannot be held out.
+# Every task, kind of scene and kind of edit, seen and held out; a single shape is never held out.
 _PROMPT_GROUPS, _CAPTION_GROUPS, _EDIT_GROUPS = 2 * len(TASKS) - 1, 8, 2 * len(KINDS)
 
 
 @dataclass(frozen=True)
 class Question:
-    """One case as it is put to a model.
+    """One case as a question for a model.
 
     Attributes:
         id: unique within its task; names its group, whether it is held out, and its number there.
-        text: prompt or instruction; "" for a caption, which is asked for with the default question.
-        picture: (64, 64, 3) uint8 to caption or to edit, None to generate.
+        text: prompt or instruction; "" for a caption, which uses the default question.
+        image: (64, 64, 3) uint8 to caption or to edit, None to generate.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Question:
 
 
 def questions(*, prompts: int, captions: int, edits: int, seed: int) -> list[Question]:
-    """At least so many questions of each task: numbers are rounded up until every group has equally many."""
+    """At least this many questions per task, rounded up until all groups have equal numbers."""
     cases: list[Case] = [
         *prompt_cases(per_task=-(-prompts // _PROMPT_GROUPS), seed=seed),
         *caption_cases(per_kind=-(-captions // _CAPTION_GROUPS), seed=seed),

@@ -1,4 +1,4 @@
-"""From a picture back to a scene, and to the edits that have one right answer there: to judge what was made of it."""
+"""Reads a scene from an image, and the edits with one right answer in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLACE_TOLERANCE = 0.06
 
 
 def read_scene(picture: np.ndarray) -> Scene | None:
-    """The scene that a picture (S, S, 3) uint8 shows; None where it is not one of this world's."""
+    """The scene in an image (S, S, 3) uint8; None if it is not a scene of this world."""
     sight = detect(picture)
     things = [_thing(found) for found in sight.things]
     known = [thing for thing in things if thing is not None]
@@ -40,12 +40,12 @@ def _thing(found: Found) -> Thing | None:
 
 
 def possible_edits(scene: Scene, kind: str) -> list[Edit]:
-    """All edits of a kind with one right answer in this scene; nothing that would leave an empty picture."""
+    """All edits of a kind with one right answer in this scene; none that would leave an empty image."""
     return [edit for edit in _edits(scene, kind) if _applies(edit, scene)]
 
 
 def draw_edit(rng: random.Random, scene: Scene, *, first_kind: int) -> Edit | None:
-    """An edit of the first kind, counted from `first_kind` on, that the scene allows; None where it allows none."""
+    """An edit of the first kind, counted from `first_kind` on, that the scene allows; None if it allows none."""
     for step in range(len(KINDS)):
         if edits := possible_edits(scene, KINDS[(first_kind + step) % len(KINDS)]):
             return rng.choice(edits)
@@ -76,12 +76,12 @@ def _applies(edit: Edit, scene: Scene) -> bool:
 
 
 def edit_case_of(source: Scene, edit: Edit) -> EditCase:
-    """The edit as a case; it is held out where the scene before or after shows something held out."""
+    """The edit as a case; held out if the scene before or after shows something held out."""
     return EditCase(source, edit, bool(held_out_in(source) | held_out_in(apply_edit(edit, source))))
 
 
 def caption_case_of(scene: Scene) -> CaptionCase | None:
-    """The scene as a case; None where the grammar has no caption for it."""
+    """The scene as a case; None if the grammar has no caption for it."""
     try:
         caption_phrase(scene)
     except ValueError:

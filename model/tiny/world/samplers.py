@@ -156,7 +156,7 @@ def _prompt_case(rng: random.Random, task: str, *, held_out: bool) -> PromptCase
 
 
 def asks_held_out(phrase: Phrase) -> bool:
-    """Whether every picture that answers a phrase shows something held out."""
+    """Whether every image that answers a phrase shows something held out."""
     return not any(held_out_in(scene) == frozenset() for scene in _answers(phrase))
 
 

@@ -1,6 +1,6 @@
 """Scenes of flat shapes on a plain background, as data, and their deterministic anti-aliased rendering.
 
-A scene has four places, the centres of the picture's quadrants, so that at 64 px each place is 2 × 2 image tokens.
+A scene has four places, the centres of the image's quadrants, so that at 64 px each place is 2 × 2 image tokens.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "silver": (185, 185, 185),
     "dark": (30, 30, 36),
 }
-# Half the extent of a shape, as a share of the picture's side: 9 and 13 px at 64 px.
+# Half the extent of a shape, as a share of the image's side: 9 and 13 px at 64 px.
 RADII: dict[str, float] = {"small": 9 / 64, "large": 13 / 64}
-# (x, y) of the four places, as shares of the picture's side, in raster order.
+# (x, y) of the four places, as shares of the image's side, in raster order.
 PLACES: tuple[tuple[float, float], ...] = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 SUPERSAMPLING = 4
 
 
 @dataclass(frozen=True, order=True)
 class Thing:
-    """One shape: names from SHAPES, COLOURS and RADII; `x`, `y` its centre as shares of the picture's side."""
+    """One shape: names from SHAPES, COLOURS and RADII; `x`, `y` its centre as shares of the image's side."""
 
     shape: str
     colour: str
@@ -109,7 +109,7 @@ _OUTLINES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 def coverage(shape: str, *, x: float, y: float, radius: float, image_size: int) -> np.ndarray:
     """How much of each pixel a shape covers: (image_size, image_size) float32 in [0, 1], read-only.
 
-    `x`, `y` and `radius` are shares of the picture's side.
+    `x`, `y` and `radius` are shares of the image's side.
     """
     fine = (np.arange(image_size * SUPERSAMPLING) + 0.5) / (image_size * SUPERSAMPLING)
     u, v = (fine[None, :] - x) / radius, (fine[:, None] - y) / radius
@@ -121,7 +121,7 @@ def coverage(shape: str, *, x: float, y: float, radius: float, image_size: int) 
 
 
 def render(scene: Scene, *, image_size: int = 64) -> np.ndarray:
-    """The scene's picture: (image_size, image_size, 3) uint8 RGB. Later things lie over earlier ones."""
+    """The scene's image: (image_size, image_size, 3) uint8 RGB. Later things lie over earlier ones."""
     canvas = np.empty((image_size, image_size, 3), dtype=np.float32)
     canvas[:] = BACKGROUNDS[scene.background]
     for thing in scene.things:

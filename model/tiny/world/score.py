@@ -1,6 +1,6 @@
-"""Verdicts on pictures, captions and edits, and the table of their shares, seen and held out apart.
+"""Verdicts on images, captions and edits, and their scores, for seen and held-out cases.
 
-Stricter than GenEval in one point: a picture with anything that was not asked for is wrong.
+Stricter than GenEval in one point: an image with additional things is wrong.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def group_of(case: Case) -> str:
 
 
 def judge(case: Case, answer: Answer | None) -> Verdict:
-    """The verdict on an answer: a picture (S, S, 3) uint8, or a caption; None, for want of one, is wrong."""
+    """The verdict on an answer: an image (S, S, 3) uint8 or a caption; None is wrong."""
     if answer is None:
         return Verdict(group_of(case), case.held_out, "there is no answer")
     if isinstance(case, CaptionCase):
@@ -60,7 +60,7 @@ def judge(case: Case, answer: Answer | None) -> Verdict:
 
 
 def judge_picture(phrase: Phrase, picture: np.ndarray, *, held_out: bool) -> Verdict:
-    """Whether a picture (S, S, 3) uint8 shows exactly what a prompt's phrase asks for."""
+    """Whether an image (S, S, 3) uint8 shows exactly what a prompt asks for."""
     sight = detect(picture)
     reason = _background_fault(sight)
     if reason is None:
@@ -77,17 +77,17 @@ def judge_caption(scene: Scene, caption: str, *, held_out: bool) -> Verdict:
 def _caption_fault(scene: Scene, caption: str) -> str | None:
     phrase = parse_phrase(caption)
     if phrase is None:
-        return f"{caption!r} is no caption of this grammar"
+        return f"{caption!r} is not a caption of this grammar"
     if any(noun.colour is None for noun in phrase.nouns):
-        return f"{caption!r} leaves a colour out"
+        return f"{caption!r} omits a colour"
     if caption_phrase(scene).relation is not None and phrase.relation is None:
-        return f"{caption!r} does not say where they stand: {caption_text(scene)!r}"
+        return f"{caption!r} omits the relation: {caption_text(scene)!r}"
     nouns = tuple(Noun(thing.shape, thing.colour) for thing in scene.things)
     return holds(phrase, nouns, tuple((thing.x, thing.y) for thing in scene.things))
 
 
 def judge_edit(source: Scene, edit: Edit, picture: np.ndarray, *, held_out: bool) -> Verdict:
-    """Whether a picture is the source with the change that was asked for and everything else as it was."""
+    """Whether an image is the source with the requested change and no other."""
     target, sight = apply_edit(edit, source), detect(picture)
     reason = None
     if sight.background != target.background:
@@ -112,7 +112,7 @@ def _thing_fault(thing: Thing, sight: Sight, *, untouched: bool) -> str | None:
     if (found.shape, found.colour) != (thing.shape, thing.colour):
         return f"a {found.colour} {found.shape} instead of a {thing.colour} {thing.shape}"
     if untouched and abs(found.radius - RADII[thing.size]) > _RADIUS_TOLERANCE:
-        return f"the {thing.shape} was not to change its size"
+        return f"the {thing.shape} changed its size"
     return None
 
 
@@ -122,7 +122,7 @@ def _stands_at(found: Found, thing: Thing) -> bool:
 
 @dataclass(frozen=True)
 class Share:
-    """Right answers among all of one group; NaN where there were none."""
+    """Share of right answers in a group; NaN for an empty group."""
 
     right: int
     total: int
@@ -142,7 +142,7 @@ class Scores:
 
     @property
     def overall(self) -> float:
-        """The mean of the tasks that have cases, as GenEval takes it; NaN where none has."""
+        """The mean over tasks with cases, as in GenEval; NaN without cases."""
         return _mean(self.generation.values())
 
     @property

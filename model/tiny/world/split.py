@@ -1,4 +1,4 @@
-"""What is held out: shape-colour pairs, couples of shapes, relations and counts that no training picture shows."""
+"""Held-out facts: shape-colour pairs, couples of shapes, relations and counts that no training image shows."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ def test_an_edit_must_leave_the_background_and_the_sizes_alone() -> None:
 @pytest.mark.parametrize(
     ("caption", "reason"),
     [
-        ("a red heart and a blue star", "does not say where they stand"),
-        ("a heart left of a star", "leaves a colour out"),
+        ("a red heart and a blue star", "omits the relation"),
+        ("a heart left of a star", "omits a colour"),
         ("a red heart right of a blue star", "is not right of"),
         ("lovely shapes", "no caption of this grammar"),
     ],
