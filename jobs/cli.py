@@ -18,6 +18,7 @@ from unipic.jobs.commands import (
     bench,
     convert,
     evaluate,
+    example,
     export,
     init_tiny,
     plan,
@@ -67,6 +68,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "convert": convert.convert_checkpoint,
     "init-tiny": init_tiny.make_tiny,
     "train-tiny": train_tiny.train_tiny,
+    "example": example.print_example,
     "schema": schema.print_schema,
 }
 for name, function in COMMANDS.items():

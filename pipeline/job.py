@@ -10,37 +10,29 @@ import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from unipic.pipeline.closed import INTEGER_AS_FLOAT, Closed, Real
+from unipic.pipeline.places import Checkpoint, Place
 from unipic.pipeline.storage.options import StorageOptions
 
 Task = Literal["generate", "edit", "caption"]
 TASKS: tuple[Task, ...] = ("generate", "edit", "caption")
 
 
-_ELSEWHERE = re.compile(r"(?!s3://|file:///)([A-Za-z][A-Za-z0-9+.-]*://|(?:file|ftps?|https?|data):)", re.IGNORECASE)
-
-
-def _local_or_s3(value: str) -> str:
-    found = _ELSEWHERE.match(value)
-    if found is not None:
-        raise ValueError(f"must be a local path or an s3:// address, got one that begins with {found[0]}")
-    return value
-
-
-Place = Annotated[str, AfterValidator(_local_or_s3)]
-
-
 class Columns(Closed):
     """What the task needs: what the manifest calls it."""
 
-    id: str | None = Field(None, description="Column of a row's own id; without it, file and row number identify it.")
-    prompt: str | None = Field(
-        None, description="generate: the prompt. edit: the instruction. caption: a question per row."
+    id: str | None = Field(
+        default=None, description="Column of a row's own id; without it, file and row number identify it."
     )
-    image: str | None = Field(None, description="edit, caption: a path or URI, bytes, or a struct {bytes, path}.")
-    seed: str | None = Field(None, description="Integer column that overrides the seed derived for each row.")
+    prompt: str | None = Field(
+        default=None, description="generate: the prompt. edit: the instruction. caption: a question per row."
+    )
+    image: str | None = Field(
+        default=None, description="edit, caption: a path or URI, bytes, or a struct {bytes, path}."
+    )
+    seed: str | None = Field(default=None, description="Integer column that overrides the seed derived for each row.")
 
 
 class Input(Closed):
@@ -51,28 +43,32 @@ class Input(Closed):
         description="Parquet, JSON, JSONL or CSV: a file, a glob, a folder; or a folder of pictures. Local or s3://.",
     )
     format: Literal["auto", "parquet", "json", "jsonl", "csv", "images"] = Field(
-        "auto", description="Read off the names unless given."
+        default="auto", description="Read off the names unless given."
     )
     columns: Columns = Field(
         default_factory=lambda: Columns(), description="Maps what the task needs to the manifest's columns."
     )
-    keep: tuple[str, ...] = Field((), description="Further manifest columns to copy into the output rows.")
+    keep: tuple[str, ...] = Field(default=(), description="Further manifest columns to copy into the output rows.")
     image_root: Place | None = Field(
-        None, description="Folder that relative picture paths start from; default: the manifest file's own folder."
+        default=None,
+        description="Folder that relative picture paths start from; default: the manifest file's own folder.",
     )
     allow_outside_root: bool = Field(
-        False, description="Let local picture paths lead outside their root; for manifests you trust."
+        default=False, description="Let local picture paths lead outside their root; for manifests you trust."
     )
     allow_http: bool = Field(
-        False, description="Fetch pictures at http(s) addresses, from public hosts only; refused unless set."
+        default=False, description="Fetch pictures at http(s) addresses, from public hosts only; refused unless set."
     )
     http_deadline_s: Real = Field(
-        60.0, gt=0, le=3600, description="Seconds one picture from the web may take, tries and redirects included."
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Seconds one picture from the web may take, tries and redirects included.",
     )
     max_image_mpx: Real = Field(
-        64.0, gt=0, le=1000, description="Pictures with more megapixels are rejected before decoding."
+        default=64.0, gt=0, le=1000, description="Pictures with more megapixels are rejected before decoding."
     )
-    max_image_mb: Real = Field(64.0, gt=0, le=4096, description="Pictures with more megabytes are rejected.")
+    max_image_mb: Real = Field(default=64.0, gt=0, le=4096, description="Pictures with more megabytes are rejected.")
 
     @field_validator("keep", mode="before")
     @classmethod
@@ -91,42 +87,52 @@ class Input(Closed):
 class Model(Closed):
     """Which replica."""
 
-    checkpoint: Place = Field(
-        min_length=1, description="Folder made by `unipic convert` or `unipic init-tiny`, local or s3://."
+    checkpoint: Checkpoint = Field(
+        min_length=1,
+        description="Folder made by `unipic convert` or `unipic init-tiny`, local or s3://; or builtin:tiny, the small "
+        "checkpoint in this package.",
     )
     dtype: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="Arithmetic of the replica; it changes the outputs."
+        default="bfloat16", description="Arithmetic of the replica; it changes the outputs."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: cuda where a replica is given a GPU, else cpu."
+        default="auto", description="auto: cuda where a replica is given a GPU, else cpu."
     )
 
 
 class ImageParams(Closed):
     """Sampling of generate and edit, with the published model's defaults."""
 
-    image_size: int = Field(1024, ge=16, le=4096, multiple_of=16, description="Side in pixels, a multiple of 16.")
-    samples_per_row: int = Field(1, ge=1, le=1024, description="Pictures per manifest row, each with its own seed.")
-    num_iterations: int = Field(32, ge=1, le=4096, description="Steps in which the picture's tokens are revealed.")
+    image_size: int = Field(
+        default=1024, ge=16, le=4096, multiple_of=16, description="Side in pixels, a multiple of 16."
+    )
+    samples_per_row: int = Field(
+        default=1, ge=1, le=1024, description="Pictures per manifest row, each with its own seed."
+    )
+    num_iterations: int = Field(
+        default=32, ge=1, le=4096, description="Steps in which the picture's tokens are revealed."
+    )
     guidance: Real = Field(
-        3.0, ge=1.0, le=100, description="Classifier-free guidance; 1 turns it off and halves the work."
+        default=3.0, ge=1.0, le=100, description="Classifier-free guidance; 1 turns it off and halves the work."
     )
     guidance_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="linear grows from 1 to `guidance`."
+        default="constant", description="linear grows from 1 to `guidance`."
     )
-    temperature: Real = Field(1.0, ge=0.0, le=10, description="Scale of the diffusion head's noise.")
-    diffusion_steps: int = Field(100, ge=1, le=1000, description="Steps of the diffusion head for each token.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Job seed; each row derives its own from it.")
-    full_stop: bool = Field(False, description="Add a full stop to every prompt, as the published batch script does.")
-    image_format: Literal["png", "jpeg", "webp"] = Field("png", description="png is lossless.")
-    quality: int = Field(95, ge=1, le=100, description="Of jpeg and webp.")
+    temperature: Real = Field(default=1.0, ge=0.0, le=10, description="Scale of the diffusion head's noise.")
+    diffusion_steps: int = Field(default=100, ge=1, le=1000, description="Steps of the diffusion head for each token.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Job seed; each row derives its own from it.")
+    full_stop: bool = Field(
+        default=False, description="Add a full stop to every prompt, as the published batch script does."
+    )
+    image_format: Literal["png", "jpeg", "webp"] = Field(default="png", description="png is lossless.")
+    quality: int = Field(default=95, ge=1, le=100, description="Of jpeg and webp.")
 
 
 class EditParams(ImageParams):
     """Sampling of edits, and what to ask of rows without an instruction of their own."""
 
     instruction: str | None = Field(
-        None, min_length=1, description="Asked of every picture where no prompt column is mapped."
+        default=None, min_length=1, description="Asked of every picture where no prompt column is mapped."
     )
 
 
@@ -134,12 +140,14 @@ class CaptionParams(Closed):
     """Question and length of captions."""
 
     question: str = Field(
-        "Describe the image in detail.",
+        default="Describe the image in detail.",
         min_length=1,
         description="Asked of every picture without a question of its own.",
     )
-    max_new_tokens: int = Field(256, ge=1, le=4096, description="Longest caption, in tokens.")
-    image_size: int = Field(1024, ge=16, le=4096, multiple_of=16, description="Side the padded picture is resized to.")
+    max_new_tokens: int = Field(default=256, ge=1, le=4096, description="Longest caption, in tokens.")
+    image_size: int = Field(
+        default=1024, ge=16, le=4096, multiple_of=16, description="Side the padded picture is resized to."
+    )
 
 
 class Output(Closed):
@@ -147,13 +155,15 @@ class Output(Closed):
 
     uri: Place = Field(min_length=1, description="Folder, local or s3://; it belongs to this job alone.")
     images: Literal["inline", "files"] = Field(
-        "inline", description="inline: bytes inside the Parquet; files: pictures beside it."
+        default="inline", description="inline: bytes inside the Parquet; files: pictures beside it."
     )
 
 
 class Replicas(Closed):
-    min: int = Field(1, ge=1, le=10_000, description="Replicas held from the start.")
-    max: int = Field(1, ge=1, le=10_000, description="Replicas the pool may grow to.")
+    """How many replicas the pool has, at least and at most."""
+
+    min: int = Field(default=1, ge=1, le=10_000, description="Replicas held from the start.")
+    max: int = Field(default=1, ge=1, le=10_000, description="Replicas the pool may grow to.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Replicas:
@@ -166,20 +176,23 @@ class Compute(Closed):
     """How the work is spread. Nothing here changes what a row gets, save rounding where batch_size differs."""
 
     replicas: Replicas = Field(default_factory=lambda: Replicas(), description="A number, or {min, max}.")
-    gpus_per_replica: Real = Field(0.0, ge=0, le=16, description="0 runs on the CPU.")
-    cpus_per_replica: int = Field(1, ge=1, le=256, description="Also the replica's arithmetic threads on a CPU.")
+    gpus_per_replica: Real = Field(default=0.0, ge=0, le=16, description="0 runs on the CPU.")
+    cpus_per_replica: int = Field(
+        default=1, ge=1, le=256, description="Also the replica's arithmetic threads on a CPU."
+    )
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
-        "auto", description="Rows per micro-batch; auto: from the device's free memory and the task."
+        default="auto", description="Rows per micro-batch; auto: from the device's free memory and the task."
     )
     rows_per_unit: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=100_000,
         description="Rows per unit of work and commit; default 64, captions 128, divided by samples_per_row. "
         "Fixed by the first run.",
     )
     layout: Literal["staged", "fused"] = Field(
-        "staged", description="staged: CPU work in tasks of its own; fused: all in the replica, cheaper per unit."
+        default="staged",
+        description="staged: CPU work in tasks of its own; fused: all in the replica, cheaper per unit.",
     )
 
     @field_validator("replicas", mode="before")
@@ -191,24 +204,24 @@ class Compute(Closed):
 class Limits(Closed):
     """When to stop early."""
 
-    max_rejected: str | int = Field("10%", description="Rows that may fail: a count, or a share such as 1%.")
+    max_rejected: str | int = Field(default="10%", description="Rows that may fail: a count, or a share such as 1%.")
     until: str | None = Field(
-        None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description='Local time of day to stop at, quoted: "07:00".'
+        default=None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description='Local time of day to stop at, quoted: "07:00".'
     )
     max_hours: Annotated[float, Field(gt=0, le=10_000), INTEGER_AS_FLOAT] | None = Field(
-        None, description="Hours after which no new unit starts."
+        default=None, description="Hours after which no new unit starts."
     )
     grace_s: Real = Field(
-        120.0, ge=0, le=86_400, description="Seconds that units in flight get to finish after a stop."
+        default=120.0, ge=0, le=86_400, description="Seconds that units in flight get to finish after a stop."
     )
     stall_s: Real = Field(
-        1800.0,
+        default=1800.0,
         gt=0,
         le=86_400,
         description="Seconds without progress after which the run stops; a micro-batch within its limit is some.",
     )
     batch_timeout_s: Real = Field(
-        1800.0, gt=0, le=86_400, description="Seconds one micro-batch may take before its replica is given up."
+        default=1800.0, gt=0, le=86_400, description="Seconds one micro-batch may take before its replica is given up."
     )
 
     @field_validator("max_rejected")
@@ -231,7 +244,7 @@ class Limits(Closed):
 
 
 class Job(Closed):
-    """One task over one manifest into one output folder."""
+    """One task over one manifest into one output folder; a `GenerateJob`, an `EditJob` or a `CaptionJob`."""
 
     name: str = Field(
         min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", description="For people and logs."
@@ -261,14 +274,14 @@ class Job(Closed):
 class GenerateJob(Job):
     """Pictures from prompts."""
 
-    task: Literal["generate"]
+    task: Literal["generate"] = "generate"
     params: ImageParams = Field(default_factory=lambda: ImageParams(), description="Sampling.")
 
 
 class EditJob(Job):
     """Pictures from pictures and instructions."""
 
-    task: Literal["edit"]
+    task: Literal["edit"] = "edit"
     params: EditParams = Field(
         default_factory=lambda: EditParams(), description="Sampling, and an instruction for all rows."
     )
@@ -277,7 +290,7 @@ class EditJob(Job):
 class CaptionJob(Job):
     """Text from pictures."""
 
-    task: Literal["caption"]
+    task: Literal["caption"] = "caption"
     params: CaptionParams = Field(default_factory=lambda: CaptionParams(), description="Question and length.")
 
 

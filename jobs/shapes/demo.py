@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from unipic.jobs.shapes import demo_cases
+from unipic.jobs.spec.examples import example
 from unipic.jobs.terminal.formatting import count, duration
 from unipic.model.tiny.shipped import shipped_checkpoint
 
 FOLDER = Path("demo-output")
-GENERATE, CAPTION, EDIT = (f"configs/demo-{task}.yaml" for task in ("generate", "caption", "edit"))
 
 
 def main() -> None:
@@ -22,8 +22,6 @@ def main() -> None:
     Raises:
         SystemExit: with the exit code of a failed command.
     """
-    if not Path(GENERATE).is_file():
-        sys.exit("error: configs/demo-generate.yaml is not here. Run the demo in the root of the checkout.")
     started = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
@@ -31,15 +29,22 @@ def main() -> None:
     prompts = demo_cases.draw_prompts()
     demo_cases.write_prompts(FOLDER / "prompts.parquet", prompts)
     print(f"{FOLDER / 'prompts.parquet'}: {count(len(prompts), 'prompt')}")
-    call("run", GENERATE)
-    call("run", CAPTION)
+    call("run", job_file("generate"))
+    call("run", job_file("caption"))
     edits = demo_cases.choose_edits(prompts, FOLDER / "pictures")
     demo_cases.write_edits(FOLDER / "edits.parquet", edits, FOLDER / "pictures")
     print(f"\n{FOLDER / 'edits.parquet'}: {count(len(edits), 'image')} with one instruction each")
-    call("run", EDIT)
+    call("run", job_file("edit"))
     call("trace", str(FOLDER / "edits"), edits[0].id)
     print("\n" + "\n".join(demo_cases.judge_all(prompts, edits, FOLDER, trained=trained)))
     print(f"\nDone in {duration(time.monotonic() - started)}. Open {FOLDER / 'report.html'} to see the results.")
+
+
+def job_file(task: str) -> str:
+    """The demo's job file for this task: that of a checkout where this is one, else the installed one."""
+    name = f"demo-{task}"
+    here = Path("configs") / f"{name}.yaml"
+    return str(here if here.is_file() else example(name))
 
 
 def make_checkpoint(folder: Path) -> bool:

@@ -19,6 +19,10 @@ JOBS: dict[str, type[Job]] = {"generate": GenerateJob, "edit": EditJob, "caption
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     """Reads and checks the job at `path`, without network or GPU.
 
+    >>> job = unipic.load_job("my-job.yaml", ["params.seed=7"])
+    >>> job.task, job.params.seed
+    ('generate', 7)
+
     Args:
         path: the YAML file. Relative local paths inside it start from the current directory.
         overrides: `key.key=value`, each value in YAML; later ones win.
@@ -35,6 +39,10 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
 def json_schema() -> dict[str, Any]:
     """JSON schema of the job file, for editors and for programs that write jobs."""
     schema = TypeAdapter(AnyJob).json_schema()
+    for name in (kind.__name__ for kind in JOBS.values()):  # in a file the task says which job it is
+        job = schema["$defs"][name]
+        del job["properties"]["task"]["default"]
+        job["required"].insert(1, "task")
     number = {"type": "integer", "minimum": 1, "maximum": 10_000}
     replicas = schema["$defs"]["Compute"]["properties"]["replicas"]
     replicas["anyOf"] = [number, {"$ref": replicas.pop("$ref")}]  # `replicas: 4` is short for {min: 4, max: 4}

@@ -10,9 +10,11 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from unipic.pipeline.errors import CheckpointError, ObjectMissing
+from unipic.pipeline.places import BUILTIN_CHECKPOINT
 from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
 
@@ -35,12 +37,18 @@ class CheckpointInfo:
     bytes: int
 
 
+def located(uri: str) -> str:
+    """Where this machine finds the checkpoint that a job names: the built-in one lies in the installed package."""
+    return str(resources.files("unipic.model.tiny").joinpath("checkpoint")) if uri == BUILTIN_CHECKPOINT else uri
+
+
 def describe(uri: str, storage: Storage) -> CheckpointInfo:
     """Read a checkpoint's small files; no weights are touched.
 
     Raises:
         CheckpointError: nothing is there, it is of another layout, or a file is missing.
     """
+    uri = located(uri)
     try:
         value = json.loads(storage.read(join(uri, "digests.json")))
         files = dict(value["files"])
@@ -71,6 +79,7 @@ def local_copy(uri: str, digest: str, storage: Storage) -> Path:
     Raises:
         CheckpointError: a file does not match its digest, or the checkpoint is not the one the run was planned with.
     """
+    uri = located(uri)
     info = describe(uri, storage)
     if info.digest != digest:
         raise CheckpointError(f"{uri} changed while the job ran: its digest was {digest[:12]}, now {info.digest[:12]}")

@@ -1,0 +1,132 @@
+"""Asking and repairing outputs from Python: each function takes the output's folder, local or `s3://`."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from unipic.jobs.api.progress import showing
+from unipic.pipeline.audit import repair as repairing
+from unipic.pipeline.audit import replay as replaying
+from unipic.pipeline.audit import status as asking
+from unipic.pipeline.audit import trace as tracing
+from unipic.pipeline.audit import verify as verifying
+from unipic.pipeline.audit.repair import Repaired
+from unipic.pipeline.audit.replay import Replayed
+from unipic.pipeline.audit.status import Status
+from unipic.pipeline.audit.trace import Step
+from unipic.pipeline.audit.verify import Report
+from unipic.pipeline.execution.progress import OnProgress
+from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.storage import Storage
+
+Folder = str | os.PathLike[str]
+
+
+def status(output: Folder, *, storage: StorageOptions | None = None) -> Status:
+    """How far a job is, read from its output alone; the run may be at work on another machine.
+
+    >>> now = unipic.status("out/pictures")
+    >>> now.finished, now.ok, now.rejected, now.rejected_kinds
+    (True, 4, 0, {})
+
+    Args:
+        output: the job's output folder.
+        storage: how to reach S3; default: as the environment says.
+
+    Raises:
+        OutputError: no run has begun there.
+    """
+    return asking.status(os.fspath(output), _reached(storage))
+
+
+def verify(output: Folder, *, replay: int = 0, storage: StorageOptions | None = None) -> Report:
+    """Audit a whole output: every unit, part, row, image and lineage against its receipt.
+
+    >>> report = unipic.verify("out/pictures")
+    >>> report.ok, report.counts
+    (True, {})
+
+    Args:
+        output: the job's output folder.
+        replay: also make so many randomly chosen rows again and compare; this loads the model.
+        storage: how to reach S3; default: as the environment says.
+
+    Raises:
+        OutputError: no run has begun there.
+    """
+    uri, reached = os.fspath(output), _reached(storage)
+    report = verifying.verify(uri, reached)
+    for problem in replaying.replay_sample(uri, replay, reached, damaged=report.damaged_units):
+        report.add(problem)
+    return report
+
+
+def repair(
+    output: Folder,
+    *,
+    progress: bool | OnProgress = True,
+    stop: threading.Event | None = None,
+    storage: StorageOptions | None = None,
+) -> Repaired:
+    """Audit an output and run its damaged units again. Units that cannot be made again stay as they are.
+
+    >>> unipic.repair("out/pictures", progress=False).forgotten
+    0
+
+    Args:
+        output: the job's output folder.
+        progress, stop: as for `run`.
+        storage: how to reach S3; default: as the environment says.
+
+    Raises:
+        OutputError: no run has begun there.
+        UniPicError: something that no retry can solve ended the run of the damaged units.
+    """
+    uri, reached = os.fspath(output), _reached(storage)
+    report = verifying.verify(uri, reached)
+    stop = stop or threading.Event()
+    with showing(progress, stop) as on_progress:
+        return repairing.repair(uri, reached, report, on_progress=on_progress, stop=stop)
+
+
+def trace(output: Folder, row: str, *, storage: StorageOptions | None = None) -> list[Step]:
+    """Where a row comes from: one step for each job back to the first manifest, newest first.
+
+    >>> [step.lineage["prompt"] for step in unipic.trace("out/pictures", "a-2")]
+    ['a blue square']
+
+    Args:
+        output: the job's output folder.
+        row: a lineage id (8 digits or more), the manifest's id, or "FILE:ROW"; "#SAMPLE" may follow.
+        storage: how to reach S3; default: as the environment says.
+
+    Raises:
+        JobError: no row has this name, or several have.
+    """
+    return tracing.trace(os.fspath(output), row, _reached(storage))
+
+
+def replay(
+    output: Folder, row: str, *, against: bytes | None = None, storage: StorageOptions | None = None
+) -> Replayed:
+    """Make a row again and compare it with the stored one; this loads the model.
+
+    >>> unipic.replay("out/pictures", "a-2").identical
+    True
+
+    Args:
+        output: the job's output folder.
+        row: as for `trace`.
+        against: compare with this file's bytes instead of what the output holds.
+        storage: how to reach S3; default: as the environment says.
+
+    Raises:
+        JobError: the row, its manifest or its checkpoint is not what it was.
+        EngineError: the model cannot be loaded on this machine.
+    """
+    return replaying.replay(os.fspath(output), row, _reached(storage), against=against)
+
+
+def _reached(options: StorageOptions | None) -> Storage:
+    return Storage(options or StorageOptions())

@@ -1,0 +1,27 @@
+"""`unipic example`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def print_example(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which one; without it, their names.")] = None,
+) -> None:
+    """Print an example job file.
+
+    The examples are part of the installed package. Save one and edit it.
+
+    \b
+    Examples:
+      unipic example
+      unipic example generate > my-job.yaml
+    """
+    from unipic.jobs.spec.examples import example, examples
+
+    if name is None:
+        typer.echo("\n".join(examples()))
+    else:
+        typer.echo(example(name).read_text(encoding="utf-8"), nl=False)
