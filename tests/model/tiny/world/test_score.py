@@ -78,7 +78,7 @@ def test_an_edit_must_leave_the_background_and_the_sizes_alone() -> None:
         ("a red heart and a blue star", "omits the relation"),
         ("a heart left of a star", "omits a colour"),
         ("a red heart right of a blue star", "is not right of"),
-        ("lovely shapes", "no caption of this grammar"),
+        ("lovely shapes", "not a caption of this grammar"),
     ],
 )
 def test_a_wrong_caption_says_why(caption: str, reason: str) -> None:
