@@ -27,6 +27,7 @@ from unipic.pipeline.errors import (
 from unipic.pipeline.images.archives import archive_kind
 from unipic.pipeline.images.decode import ImageLimits, too_many_bytes
 from unipic.pipeline.images.http import HttpSource
+from unipic.pipeline.images.own_store import OwnStore
 from unipic.pipeline.storage.errors import TooManyBytes, credentials_at_fault
 from unipic.pipeline.storage.paths import is_s3, join, local_path
 from unipic.pipeline.storage.storage import Storage
@@ -55,6 +56,7 @@ def fetch(
     allow_outside_root: bool,
     alias: str = "",
     http: HttpSource | None = None,
+    own: OwnStore | None = None,
 ) -> Fetched:
     """The bytes of a manifest's image cell.
 
@@ -63,10 +65,12 @@ def fetch(
         root: folder that relative paths start from and, unless `allow_outside_root`, local paths stay within.
         alias: what paths call `root`, where they were written from elsewhere.
         http: how web addresses are fetched; None refuses them.
+        own: tells which buckets are the job's own; None takes all for its own.
+
     Raises:
         RowError: MissingPicture, ForbiddenSource, PictureTooLarge, WrongType, UnreadablePicture, AccessDenied,
             SourceUnavailable.
-        StorageUnavailable: the store is down, whatever the row. AccessDenied: the credentials are.
+        StorageUnavailable: the job's own store is down, whatever the row. AccessDenied: its credentials are refused.
     """
     path = ""
     if isinstance(value, dict):
@@ -87,8 +91,21 @@ def fetch(
     if http is not None and _WEB.match(path):
         return _fetched(http.get(path, max_bytes=limits.max_bytes), path, limits)
     uri = _resolve(_unaliased(path, alias), root, allow_outside_root)
+    if own is None or own.owns(uri):
+        return _fetched(_read(uri, path, storage, limits), path, limits)
+    own.refuse_unreachable(uri)
     try:
-        return _fetched(storage.read(uri, max_bytes=limits.max_bytes), path, limits)
+        return _fetched(_read(uri, path, storage, limits), path, limits)
+    except StorageUnavailable as error:
+        raise own.as_rows_fault(uri, error) from error
+    except AccessDenied as error:
+        raise _refused("AccessDenied", error, uri, path, remedy=error.remedy) from error
+
+
+def _read(uri: str, path: str, storage: Storage, limits: ImageLimits) -> bytes:
+    """The object's bytes. Raises RowError for what is this object's own, StorageError for what is the store's."""
+    try:
+        return storage.read(uri, max_bytes=limits.max_bytes)
     except TooManyBytes as error:
         raise _refused("PictureTooLarge", error, uri, path) from error
     except ObjectMissing as error:

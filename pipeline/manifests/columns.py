@@ -12,11 +12,19 @@ from unipic.pipeline.job import EditParams, Job
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
 
-_WANTED = {"prompt": "text", "image": "paths, bytes or {bytes, path}"}
-_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+_WANTED = {
+    "prompt": "text",
+    "image": "paths, bytes or {bytes, path}",
+    "seed": "whole numbers from 0 to 2^64 - 1, or their digits as text",
+    "id": "text or numbers",
+}
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+_NOT_WHOLE = (pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
 _NOT = {
-    "prompt": (pa.types.is_binary, pa.types.is_fixed_size_binary, pa.types.is_nested),
-    "image": (pa.types.is_list, pa.types.is_large_list),
+    "prompt": (pa.types.is_integer, *_NOT_WHOLE, *_BYTES, pa.types.is_nested),
+    "image": (pa.types.is_integer, *_NOT_WHOLE, pa.types.is_list, pa.types.is_large_list),
+    "seed": (*_NOT_WHOLE, *_BYTES, pa.types.is_temporal, pa.types.is_nested),
+    "id": _BYTES,
 }
 
 
@@ -79,15 +87,16 @@ def _differing(manifest: Manifest, column: str) -> Iterator[ManifestError]:
 
 
 def _misfits(manifest: Manifest, job: Job, role: str, column: str) -> Iterator[ManifestError]:
-    """For the first file in which no cell of the column can be what it is read as: every row would be rejected."""
-    if role not in _WANTED:
-        return  # an id may be anything, and a seed is a number or its digits
+    """For the first file in which no cell of the column can be what it is read as: every row would be rejected.
+
+    Bytes are no id: rows are looked for by it, and named after it.
+    """
     first = next((file.name for file in manifest.files if file.rows), "")
     for name, schema in ((first, manifest.schema), *manifest.others):
         if column not in schema.names:
             continue
         found = schema.field(column).type
-        wrong = any(is_one(found) for is_one in (*_NUMBERS, *_NOT[role]))
+        wrong = any(is_one(found) for is_one in _NOT[role])
         if wrong and role == "prompt" and pa.types.is_floating(found) and _has_own_text(job):
             wrong = False  # nothing but missing texts becomes such a column in pandas, and the job's own stands in
         if wrong:

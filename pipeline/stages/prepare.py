@@ -18,6 +18,7 @@ from unipic.pipeline.images.encode import facts_of
 from unipic.pipeline.images.fetch import fetch
 from unipic.pipeline.images.fit import fit
 from unipic.pipeline.images.http import HttpSource
+from unipic.pipeline.images.own_store import OwnStore
 from unipic.pipeline.job import CaptionParams, EditParams, ImageParams
 from unipic.pipeline.lineage import derive_seed, identity, sha256
 from unipic.pipeline.manifests.columns import bindings
@@ -67,6 +68,7 @@ class _Work:
     unreadable: tuple[Unreadable, ...]
     root: str
     alias: str
+    own: OwnStore
 
 
 def prepare(unit: Unit, context: RunContext) -> pa.Table:
@@ -87,8 +89,9 @@ def prepare(unit: Unit, context: RunContext) -> pa.Table:
     rows, unreadable = read_rows(unit, wanted, context.storage)
     only = set(unit.only)
     places = sorted({row - unit.first_row for row, _ in only}) if only else range(rows.num_rows)
+    own = OwnStore([unit.file.uri, f"{job.output.uri}/data", job.input.image_root or ""], context.storage)
     root, alias = _whereabouts(unit, context) if "image" in roles else ("", "")
-    work = _Work(unit, context, roles, rows, tuple(unreadable), root, alias)
+    work = _Work(unit, context, roles, rows, tuple(unreadable), root, alias, own)
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
         records = pool.map(lambda at: _record(work, at), places)
         samples = [sample for record in records for sample in record]
@@ -218,6 +221,7 @@ def _image(value: object, work: _Work) -> _Image:
         limits=limits,
         allow_outside_root=source.allow_outside_root,
         http=HttpSource(deadline_s=source.http_deadline_s) if source.allow_http else None,
+        own=work.own,
     )
     pixels = fit(decode(fetched.data, limits), task=job.task, image_size=job.image_size)
     return _Image(pixels.tobytes(), fetched.source, fetched.sha256, facts_of(fetched.data).get("lineage_id"))
