@@ -20,6 +20,7 @@ from unipic.jobs.commands import (
     evaluate,
     example,
     export,
+    init,
     init_tiny,
     plan,
     prune,
@@ -57,6 +58,7 @@ Exit codes: 0 done · 1 job or usage error · 2 too many rejected rows · 3 stop
 """,
 )
 COMMANDS: dict[str, Callable[..., object]] = {
+    "init": init.init_job,
     "plan": plan.plan_job,
     "run": run.run_job,
     "status": status.show_status,

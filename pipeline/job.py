@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from unipic.pipeline.closed import INTEGER_AS_FLOAT, Closed, Real
+from unipic.pipeline.params import CaptionParams, EditParams, ImageParams
 from unipic.pipeline.places import Checkpoint, Place
 from unipic.pipeline.storage.options import StorageOptions
 
@@ -21,7 +22,7 @@ TASKS: tuple[Task, ...] = ("generate", "edit", "caption")
 
 
 class Columns(Closed):
-    """What the task needs: what the manifest calls it."""
+    """Maps what the task needs to columns of the manifest."""
 
     id: str | None = Field(
         default=None, description="Column of a row's own id; without it, file and row number identify it."
@@ -40,10 +41,10 @@ class Input(Closed):
 
     manifest: Place = Field(
         min_length=1,
-        description="Parquet, JSON, JSONL or CSV: a file, a glob, a folder; or a folder of pictures. Local or s3://.",
+        description="Parquet, JSON, JSONL or CSV: a file, a glob, a folder; or a folder of images. Local or s3://.",
     )
     format: Literal["auto", "parquet", "json", "jsonl", "csv", "images"] = Field(
-        default="auto", description="Read off the names unless given."
+        default="auto", description="auto: from the file names."
     )
     columns: Columns = Field(
         default_factory=lambda: Columns(), description="Maps what the task needs to the manifest's columns."
@@ -51,24 +52,22 @@ class Input(Closed):
     keep: tuple[str, ...] = Field(default=(), description="Further manifest columns to copy into the output rows.")
     image_root: Place | None = Field(
         default=None,
-        description="Folder that relative picture paths start from; default: the manifest file's own folder.",
+        description="Folder that relative image paths start from; default: the manifest file's own folder.",
     )
     allow_outside_root: bool = Field(
-        default=False, description="Let local picture paths lead outside their root; for manifests you trust."
+        default=False, description="Allow local image paths outside their root; for trusted manifests."
     )
-    allow_http: bool = Field(
-        default=False, description="Fetch pictures at http(s) addresses, from public hosts only; refused unless set."
-    )
+    allow_http: bool = Field(default=False, description="Fetch images at http(s) addresses, from public hosts only.")
     http_deadline_s: Real = Field(
         default=60.0,
         gt=0,
         le=3600,
-        description="Seconds one picture from the web may take, tries and redirects included.",
+        description="Seconds for one image from the web, with retries and redirects.",
     )
     max_image_mpx: Real = Field(
-        default=64.0, gt=0, le=1000, description="Pictures with more megapixels are rejected before decoding."
+        default=64.0, gt=0, le=1000, description="Larger images, in megapixels, are rejected before decoding."
     )
-    max_image_mb: Real = Field(default=64.0, gt=0, le=4096, description="Pictures with more megabytes are rejected.")
+    max_image_mb: Real = Field(default=64.0, gt=0, le=4096, description="Larger images, in megabytes, are rejected.")
 
     @field_validator("keep", mode="before")
     @classmethod
@@ -85,7 +84,7 @@ class Input(Closed):
 
 
 class Model(Closed):
-    """Which replica."""
+    """The checkpoint and its arithmetic."""
 
     checkpoint: Checkpoint = Field(
         min_length=1,
@@ -96,57 +95,7 @@ class Model(Closed):
         default="bfloat16", description="Arithmetic of the replica; it changes the outputs."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: cuda where a replica is given a GPU, else cpu."
-    )
-
-
-class ImageParams(Closed):
-    """Sampling of generate and edit, with the published model's defaults."""
-
-    image_size: int = Field(
-        default=1024, ge=16, le=4096, multiple_of=16, description="Side in pixels, a multiple of 16."
-    )
-    samples_per_row: int = Field(
-        default=1, ge=1, le=1024, description="Pictures per manifest row, each with its own seed."
-    )
-    num_iterations: int = Field(
-        default=32, ge=1, le=4096, description="Steps in which the picture's tokens are revealed."
-    )
-    guidance: Real = Field(
-        default=3.0, ge=1.0, le=100, description="Classifier-free guidance; 1 turns it off and halves the work."
-    )
-    guidance_schedule: Literal["constant", "linear"] = Field(
-        default="constant", description="linear grows from 1 to `guidance`."
-    )
-    temperature: Real = Field(default=1.0, ge=0.0, le=10, description="Scale of the diffusion head's noise.")
-    diffusion_steps: int = Field(default=100, ge=1, le=1000, description="Steps of the diffusion head for each token.")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Job seed; each row derives its own from it.")
-    full_stop: bool = Field(
-        default=False, description="Add a full stop to every prompt, as the published batch script does."
-    )
-    image_format: Literal["png", "jpeg", "webp"] = Field(default="png", description="png is lossless.")
-    quality: int = Field(default=95, ge=1, le=100, description="Of jpeg and webp.")
-
-
-class EditParams(ImageParams):
-    """Sampling of edits, and what to ask of rows without an instruction of their own."""
-
-    instruction: str | None = Field(
-        default=None, min_length=1, description="Asked of every picture where no prompt column is mapped."
-    )
-
-
-class CaptionParams(Closed):
-    """Question and length of captions."""
-
-    question: str = Field(
-        default="Describe the image in detail.",
-        min_length=1,
-        description="Asked of every picture without a question of its own.",
-    )
-    max_new_tokens: int = Field(default=256, ge=1, le=4096, description="Longest caption, in tokens.")
-    image_size: int = Field(
-        default=1024, ge=16, le=4096, multiple_of=16, description="Side the padded picture is resized to."
+        default="auto", description="auto: cuda if a replica has a GPU, else cpu."
     )
 
 
@@ -155,7 +104,7 @@ class Output(Closed):
 
     uri: Place = Field(min_length=1, description="Folder, local or s3://; it belongs to this job alone.")
     images: Literal["inline", "files"] = Field(
-        default="inline", description="inline: bytes inside the Parquet; files: pictures beside it."
+        default="inline", description="inline: bytes inside the Parquet; files: images beside it."
     )
 
 
@@ -173,10 +122,12 @@ class Replicas(Closed):
 
 
 class Compute(Closed):
-    """How the work is spread. Nothing here changes what a row gets, save rounding where batch_size differs."""
+    """How the work is distributed. Nothing here changes outputs, except rounding when batch_size differs."""
 
     replicas: Replicas = Field(default_factory=lambda: Replicas(), description="A number, or {min, max}.")
-    gpus_per_replica: Real = Field(default=0.0, ge=0, le=16, description="0 runs on the CPU.")
+    gpus_per_replica: Literal["auto"] | Annotated[Real, Field(ge=0, le=16)] = Field(
+        default="auto", description="auto: 1 if a machine has a GPU, else 0; 0 runs on the CPU."
+    )
     cpus_per_replica: int = Field(
         default=1, ge=1, le=256, description="Also the replica's arithmetic threads on a CPU."
     )
@@ -194,6 +145,11 @@ class Compute(Closed):
         default="staged",
         description="staged: CPU work in tasks of its own; fused: all in the replica, cheaper per unit.",
     )
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of one replica; 0 before a run has resolved `auto`."""
+        return 0.0 if self.gpus_per_replica == "auto" else self.gpus_per_replica
 
     @field_validator("replicas", mode="before")
     @classmethod
@@ -218,10 +174,10 @@ class Limits(Closed):
         default=1800.0,
         gt=0,
         le=86_400,
-        description="Seconds without progress after which the run stops; a micro-batch within its limit is some.",
+        description="Seconds without progress after which the run stops; a running micro-batch counts as progress.",
     )
     batch_timeout_s: Real = Field(
-        default=1800.0, gt=0, le=86_400, description="Seconds one micro-batch may take before its replica is given up."
+        default=1800.0, gt=0, le=86_400, description="Seconds for one micro-batch before its replica is replaced."
     )
 
     @field_validator("max_rejected")
@@ -254,7 +210,7 @@ class Job(Closed):
     model: Model
     params: ImageParams | CaptionParams
     output: Output
-    compute: Compute = Field(default_factory=lambda: Compute(), description="How the work is spread.")
+    compute: Compute = Field(default_factory=lambda: Compute(), description="How the work is distributed.")
     limits: Limits = Field(default_factory=lambda: Limits(), description="When to stop early.")
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="How to reach S3.")
 
@@ -268,18 +224,21 @@ class Job(Closed):
 
     @property
     def image_size(self) -> int:
+        """In pixels. Raises ValueError before the checkpoint's trained size has been filled in."""
+        if self.params.image_size is None:
+            raise ValueError("params.image_size is not resolved yet")
         return self.params.image_size
 
 
 class GenerateJob(Job):
-    """Pictures from prompts."""
+    """Images from prompts."""
 
     task: Literal["generate"] = "generate"
     params: ImageParams = Field(default_factory=lambda: ImageParams(), description="Sampling.")
 
 
 class EditJob(Job):
-    """Pictures from pictures and instructions."""
+    """Images from images and instructions."""
 
     task: Literal["edit"] = "edit"
     params: EditParams = Field(
@@ -288,7 +247,7 @@ class EditJob(Job):
 
 
 class CaptionJob(Job):
-    """Text from pictures."""
+    """Text from images."""
 
     task: Literal["caption"] = "caption"
     params: CaptionParams = Field(default_factory=lambda: CaptionParams(), description="Question and length.")

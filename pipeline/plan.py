@@ -98,7 +98,7 @@ def plan(
             their digests, which it does not read.
     """
     sound = examine(job, storage, may_have_changed=False)
-    info, manifest, ledger, record = sound.info, sound.manifest, sound.ledger, sound.record
+    job, info, manifest, ledger, record = sound.job, sound.info, sound.manifest, sound.ledger, sound.record
     rows_per_unit = record.rows_per_unit if record else job.rows_per_unit
     done = ledger.done()
     ids = [unit.id for unit in units(manifest, rows_per_unit)]

@@ -15,6 +15,7 @@ from unipic.pipeline.manifests.reading import check_readable
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, describe, verify
+from unipic.pipeline.stages.engine import with_trained_size
 from unipic.pipeline.storage.storage import Storage
 
 T = TypeVar("T")
@@ -22,8 +23,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sound:
-    """Checkpoint, manifest, output and what was recorded there, held against one another."""
+    """A job with every default filled in, its checkpoint, manifest and output, and what was recorded there."""
 
+    job: Job
     info: CheckpointInfo
     manifest: Manifest
     ledger: Ledger
@@ -53,6 +55,7 @@ def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
 
     ledger = Ledger(job.output.uri, storage)
     info = tried(lambda: describe(job.model.checkpoint, storage))
+    job = (tried(lambda: with_trained_size(job, storage)) if info is not None else None) or job
     manifest = tried(lambda: ledger.discover(job))
     if manifest is not None:
         wrong = column_faults(manifest, job)
@@ -66,7 +69,7 @@ def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
     tried(lambda: storage.check_writable(job.output.uri))
     if faults or info is None or manifest is None:
         raise together(faults, JobError)
-    return Sound(info, manifest, ledger, record)
+    return Sound(job, info, manifest, ledger, record)
 
 
 def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]:
@@ -74,4 +77,4 @@ def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]
     sound = examine(job, storage, may_have_changed=True)
     if "://" not in job.model.checkpoint:
         verify(sound.info, storage)  # a remote one is checked as each machine fetches it
-    return RunContext(job, sound.info.digest, sound.manifest.columns), sound.manifest, sound.ledger
+    return RunContext(sound.job, sound.info.digest, sound.manifest.columns), sound.manifest, sound.ledger

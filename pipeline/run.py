@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection
 from dataclasses import replace
 
-from unipic.pipeline.execution.capacity import check_room
+from unipic.pipeline.execution.capacity import check_room, with_gpus
 from unipic.pipeline.execution.driver import Driver
 from unipic.pipeline.execution.graph import FINISH_CPUS, PREPARE_CPUS, cluster
 from unipic.pipeline.execution.progress import OnProgress, Progress, Result
@@ -47,6 +47,7 @@ def run(
     """
     on_progress(Progress("planning"))
     context, manifest, ledger = preflight(job, Storage(job.storage))
+    job = context.job
     if only is not None:
         manifest = replace(manifest, files=tuple(one for one in manifest.files if one.name in only))
     record, manifest = ledger.open(job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
@@ -73,7 +74,9 @@ def _drive(driver: Driver, job: Job, *, address: str | None, verbose: bool, make
             driver.note(f"another run of this job is at work here ({other}); both end with the same output")
         driver.on_progress(driver.progress("starting"))
         with cluster(address, cpus=needed, verbose=verbose) as supervisor:
-            for said in (exposure(), check_room(job, can_grow=address is not None)):
+            job, placed = with_gpus(job)
+            driver.context = replace(driver.context, job=job)
+            for said in (exposure(), placed, check_room(job, can_grow=address is not None)):
                 if said:
                     driver.note(said)
             driver.drive(supervisor, make_engine)

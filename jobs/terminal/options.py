@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from unipic.pipeline.storage.options import StorageOptions
     from unipic.pipeline.storage.storage import Storage
 
 JobFile = Annotated[
@@ -33,7 +34,14 @@ Anonymous = Annotated[bool, typer.Option("--anonymous", help="Send unsigned requ
 
 
 def storage_from_options(*, endpoint_url: str | None, region: str | None, anonymous: bool) -> Storage:
-    """The storage that the options describe; credentials come from the environment.
+    """The storage that the options describe; credentials come from the environment. Raises as `storage_options`."""
+    from unipic.pipeline.storage.storage import Storage
+
+    return Storage(storage_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous))
+
+
+def storage_options(*, endpoint_url: str | None, region: str | None, anonymous: bool) -> StorageOptions:
+    """The options as a job states them.
 
     Raises:
         SpecError: the endpoint is not an http(s) address.
@@ -42,16 +50,14 @@ def storage_from_options(*, endpoint_url: str | None, region: str | None, anonym
 
     from unipic.pipeline.errors import SpecError
     from unipic.pipeline.storage.options import StorageOptions
-    from unipic.pipeline.storage.storage import Storage
 
     try:
-        options = StorageOptions(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+        return StorageOptions(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
     except ValidationError:
         raise SpecError(
             "--endpoint-url must be an http:// or https:// address without credentials, and --region not empty",
             remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or use ~/.aws.",
         ) from None
-    return Storage(options)
 
 
 def check_device(device: str) -> None:

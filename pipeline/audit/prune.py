@@ -9,6 +9,7 @@ from unipic.pipeline.output.ledger import RUN, Ledger
 from unipic.pipeline.output.run_record import Run, removed, without
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.stages.checkpoint_cache import describe
+from unipic.pipeline.stages.engine import with_trained_size
 from unipic.pipeline.storage.storage import Storage, join
 
 
@@ -24,6 +25,7 @@ def prune(job: Job, storage: Storage, *, remove: bool = False) -> list[ManifestF
             do their rows again or fail for lack of them.
     """
     ledger = Ledger(job.output.uri, storage)
+    job = with_trained_size(job, storage)
     ledger.check_owner(job, describe(job.model.checkpoint, storage).digest)
     record = ledger.recorded()
     gone = removed(record, ledger.discover(job))

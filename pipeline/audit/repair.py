@@ -88,7 +88,7 @@ def redo(output_uri: str, storage: Storage, report: Report) -> Redo:
     try:
         run = as_found(ledger.recorded(), storage)
         job = _job(output_uri, storage, run, _micro_batch(ledger, report))
-        if job.compute.gpus_per_replica or job.model.device == "cuda":
+        if job.compute.gpus_per_replica not in (0, "auto") or job.model.device == "cuda":
             device_of(job)  # torch is not loaded for a job that needs no GPU
         context, manifest, _ = preflight(job, Storage(job.storage))
     except UniPicError as error:

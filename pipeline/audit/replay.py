@@ -249,7 +249,7 @@ class Replayer:
         replica = self.replicas[device]
         if replica.broken is not None:
             compute = context.job.compute
-            had = f"device {device}, {compute.gpus_per_replica:g} GPUs and {compute.cpus_per_replica} CPUs a replica"
+            had = f"device {device}, {compute.gpus_per_replica} GPUs and {compute.cpus_per_replica} CPUs a replica"
             remedy = f"A row is made again with the checkpoint and on the hardware of its job: {had}."
             raise EngineError(replica.broken.message, remedy=remedy) from replica.broken
         replica.planned_batch_size = replica.batch_size = int(context.job.compute.batch_size)

@@ -179,7 +179,7 @@ def outcomes(units: Sequence[Unit], context: RunContext, supervisor: Any, make_e
         **stage,
         "compute": pool,
         "num_cpus": compute.cpus_per_replica,
-        "num_gpus": compute.gpus_per_replica or None,
+        "num_gpus": compute.gpus or None,
         "fn_constructor_kwargs": {"context": context, "door": door, "make_engine": make_engine, "first": units[0]},
     }
     source = pa.concat_tables([_travel(unit.to_json(), None) for unit in units])

@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unipic.pipeline.context import RunContext
-from unipic.pipeline.errors import EngineError
+from unipic.pipeline.errors import CheckpointError, EngineError, ObjectMissing
 from unipic.pipeline.job import CaptionParams, Job
-from unipic.pipeline.stages.checkpoint_cache import local_copy
+from unipic.pipeline.stages.checkpoint_cache import local_copy, located
+from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.storage import Storage
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from unipic.model.config import ReplicaConfig
 
 
 class Engine(Protocol):
@@ -76,15 +80,46 @@ class UniPicEngine:
 
 
 def device_of(job: Job) -> str:
-    """Raises EngineError where a GPU is asked for and this machine has none."""
+    """The device of a replica on this machine. Raises EngineError if it needs a GPU that is not there."""
     import torch
 
-    wanted = job.model.device
-    device = ("cuda" if job.compute.gpus_per_replica > 0 else "cpu") if wanted == "auto" else wanted
+    device: str = job.model.device
+    if device == "auto":
+        gpus = job.compute.gpus_per_replica
+        device = "cuda" if (torch.cuda.is_available() if gpus == "auto" else gpus > 0) else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         remedy = "Set model.device: cpu and compute.gpus_per_replica: 0, or install a build of torch for its GPU."
         raise EngineError(f"{socket.gethostname()} has no CUDA device that torch can use", remedy=remedy)
     return device
+
+
+def with_trained_size(job: Job, storage: Storage) -> Job:
+    """`job`, whose image size is the checkpoint's trained one if it names none.
+
+    Raises:
+        CheckpointError: config.json is missing or damaged.
+    """
+    if job.params.image_size is not None:
+        return job
+    size = replica_config(job.model.checkpoint, storage).trained_image_size
+    return job.model_copy(update={"params": job.params.model_copy(update={"image_size": size})})
+
+
+def replica_config(checkpoint: str, storage: Storage) -> ReplicaConfig:
+    """The sizes that a checkpoint's config.json records.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    from unipic.model.config import from_json
+
+    uri = join(located(checkpoint), "config.json")
+    try:
+        return from_json(storage.read(uri).decode())
+    except ObjectMissing as error:
+        raise CheckpointError(f"{checkpoint} is not a checkpoint: it has no config.json") from error
+    except ValueError as error:
+        raise CheckpointError(f"{uri} is damaged: {error}", remedy="Convert the checkpoint again.") from error
 
 
 def _settings(job: Job) -> Any:
@@ -92,9 +127,9 @@ def _settings(job: Job) -> Any:
 
     params = job.params
     if isinstance(params, CaptionParams):
-        return CaptionSettings(image_size=params.image_size, max_new_tokens=params.max_new_tokens)
+        return CaptionSettings(image_size=job.image_size, max_new_tokens=params.max_new_tokens)
     return SamplingSettings(
-        image_size=params.image_size,
+        image_size=job.image_size,
         num_iterations=params.num_iterations,
         guidance=params.guidance,
         guidance_schedule=params.guidance_schedule,

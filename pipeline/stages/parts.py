@@ -86,7 +86,7 @@ def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list
         out = {name: row.get(name) for name in ("id", "sample", "source", "prompt")}
         out |= {"instruction": row["prompt"], "question": row["prompt"]}
         if isinstance(job.params, ImageParams):
-            data = _encoded(row["answer"], job.params, lineage)
+            data = _encoded(row["answer"], job, job.params, lineage)
             out["image"], beside = _placed(unit, row, data, job)
             files |= beside
         else:
@@ -97,8 +97,8 @@ def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list
     return rows, files
 
 
-def _encoded(raw: bytes, params: ImageParams, lineage: Mapping[str, Any]) -> bytes:
-    pixels = np.frombuffer(raw, np.uint8).reshape(params.image_size, params.image_size, 3)
+def _encoded(raw: bytes, job: Job, params: ImageParams, lineage: Mapping[str, Any]) -> bytes:
+    pixels = np.frombuffer(raw, np.uint8).reshape(job.image_size, job.image_size, 3)
     names = ("lineage_id", "task", "prompt", "seed", "checkpoint")
     facts = {name: str(lineage[name]) for name in names}
     return encode(pixels, image_format=params.image_format, quality=params.quality, facts=facts)

@@ -27,6 +27,7 @@ GOOD = ROOT / "configs" / "generate.yaml"
 COMMANDS = [
     *(
         "",
+        "init",
         "plan",
         "run",
         "status",
