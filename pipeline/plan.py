@@ -24,7 +24,7 @@ from unipic.pipeline.stages.infer import Replica
 from unipic.pipeline.stages.parts import data_part, data_rows
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.storage import Storage
-from unipic.pipeline.supervision.supervisor import LocalDoor
+from unipic.pipeline.supervision.client import LocalClient
 
 HEAD_ROWS = 3
 
@@ -156,7 +156,7 @@ def _probe(
         return None  # a folder of pictures nobody has listed yet has no file to read rows from
     context = RunContext(job, info.digest, manifest.columns)
     started = time.monotonic()
-    replica = Replica(context, LocalDoor(), make_engine)
+    replica = Replica(context, LocalClient(), make_engine)
     loaded = time.monotonic()
     answered = replica.answer(unit, prepare(unit, context))
     rows, _ = data_rows(unit, answered, context)

@@ -1,23 +1,51 @@
-"""A whole run: refuse what cannot work, claim the output, drive what is left, hold the result against storage."""
+"""A whole run: refuse what cannot work, claim the output, run what is left, compare the result with storage."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
-from unipic.pipeline.execution.capacity import check_room, with_gpus
+from unipic.pipeline.context import RunContext
+from unipic.pipeline.execution.capacity import check_capacity, with_gpus
+from unipic.pipeline.execution.conclusion import conclude, raise_fatal
 from unipic.pipeline.execution.driver import Driver
-from unipic.pipeline.execution.graph import FINISH_CPUS, PREPARE_CPUS, cluster
+from unipic.pipeline.execution.graph import FINISH_CPUS, PREPARE_CPUS, RayExecutor
 from unipic.pipeline.execution.progress import OnProgress, Progress, Result
+from unipic.pipeline.execution.ray_cluster import ray_cluster, supervisor_actor
 from unipic.pipeline.execution.ray_exposure import exposure
+from unipic.pipeline.execution.reporter import Reporter
+from unipic.pipeline.execution.stop_policy import StopPolicy
+from unipic.pipeline.execution.tally import Tally
+from unipic.pipeline.execution.work_queue import WorkQueue
 from unipic.pipeline.job import Job
+from unipic.pipeline.manifests.manifest import Manifest, units
 from unipic.pipeline.output.events import emit
 from unipic.pipeline.output.heartbeat import presence
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.reconciliation import account
 from unipic.pipeline.output.run_record import removed, rows_stay
 from unipic.pipeline.preflight import preflight
+from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.storage.storage import Storage
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a job.
+
+    Attributes:
+        attempts: unit id → which attempt at its rejected rows its receipt should be of in the end.
+    """
+
+    context: RunContext
+    manifest: Manifest
+    ledger: Ledger
+    rows_per_unit: int
+    tally: Tally
+    queue: WorkQueue
+    attempts: dict[str, int]
 
 
 def run(
@@ -35,15 +63,15 @@ def run(
     """Do what is left of `job`.
 
     Args:
-        retry_rejected: also try rejected rows again, and fold those that go well into the output.
+        address: of a Ray cluster; None starts a private one on this machine.
+        stop: set it to end early: no unit begins any more, those in flight get `limits.grace_s`.
+        retry_rejected: also attempt rejected rows again, and add those that succeed to the output.
         redo_changed: do the units of manifest files that changed under their name again, instead of refusing.
         only: names of the manifest files to look at; default: all.
-        address: of a Ray cluster; None starts a private one on this machine.
-        stop: set it to end early: no new units, those in flight get `limits.grace_s`.
 
     Raises:
         JobError: refused before anything started.
-        UniPicError: something that no retry mends ended the run; what is committed stays, the same command resumes.
+        UniPicError: the run ended early. Committed units are safe, the same call resumes.
     """
     on_progress(Progress("planning"))
     context, manifest, ledger = preflight(job, Storage(job.storage))
@@ -52,34 +80,69 @@ def run(
         manifest = replace(manifest, files=tuple(one for one in manifest.files if one.name in only))
     record, manifest = ledger.open(job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
     ledger.sweep()
-    driver = Driver(context, manifest, ledger, record.rows_per_unit, on_progress, stop or threading.Event())
-    if retry_rejected:
-        driver.take_back(list(ledger.retries(manifest.files)))
+    work = what_is_left(context, manifest, ledger, record.rows_per_unit, retry_rejected=retry_rejected)
+    asked = stop or threading.Event()
+    policy = StopPolicy(job, work.tally.rows_total, stop_requested=asked.is_set)
+    reporter = Reporter(on_progress, work.tally, policy)
     if only is None and (gone := removed(record, manifest)):
-        driver.note(rows_stay(gone))
-    if driver.units_left and not driver.asked_to_stop():
-        result = _drive(driver, job, address=address, verbose=verbose, make_engine=make_engine)
+        reporter.note(rows_stay(gone))
+    if work.tally.units_left and not policy.check(work.tally, None):
+        result = _execute(work, policy, reporter, address=address, verbose=verbose, make_engine=make_engine)
     else:
-        result = driver.result()
-    on_progress(driver.progress("done"))
+        result = _conclude(work, policy, reporter)
+    reporter.report("done")
     return result
 
 
-def _drive(driver: Driver, job: Job, *, address: str | None, verbose: bool, make_engine: MakeEngine) -> Result:
-    """Start Ray, do the work, tell whoever watches the output's events and its other runs."""
+def what_is_left(
+    context: RunContext, manifest: Manifest, ledger: Ledger, rows_per_unit: int, *, retry_rejected: bool
+) -> Work:
+    """Compare the manifest with the receipts in an output that was claimed and swept."""
+    done = ledger.done()
+    planned = [unit.id for unit in units(manifest, rows_per_unit)]
+    tally = Tally(rows_total=manifest.rows * context.job.samples_per_row, units_total=len(planned))
+    for receipt in ledger.receipts([unit for unit in planned if unit in done]):
+        tally.add_earlier(receipt)
+    later = []
+    if retry_rejected:
+        for receipt, unit in ledger.retries(manifest.files):
+            tally.take_back(receipt)
+            later.append(unit)
+
+    def left() -> Iterator[Unit]:
+        for unit in units(manifest, rows_per_unit):
+            if unit.id not in done:
+                yield replace(unit, again=unit.id in ledger.begun)
+
+    attempts = {unit.id: unit.retry for unit in later}
+    return Work(context, manifest, ledger, rows_per_unit, tally, WorkQueue(left(), later), attempts)
+
+
+def _execute(
+    work: Work, policy: StopPolicy, reporter: Reporter, *, address: str | None, verbose: bool, make_engine: MakeEngine
+) -> Result:
+    """Start Ray, do the work, keep the output's events and its heartbeat."""
+    job, note = work.context.job, reporter.note
     needed = job.compute.replicas.min * job.compute.cpus_per_replica + PREPARE_CPUS + FINISH_CPUS
-    ledger, note = driver.ledger, driver.note
-    with emit(ledger, job, driver.manifest, warn=note) as closing, presence(ledger, warn=note) as others:
+    with emit(work.ledger, job, work.manifest, warn=note) as closing, presence(work.ledger, warn=note) as others:
         for other in others:
-            driver.note(f"another run of this job is at work here ({other}); both end with the same output")
-        driver.on_progress(driver.progress("starting"))
-        with cluster(address, cpus=needed, verbose=verbose) as supervisor:
-            job, placed = with_gpus(job)
-            driver.context = replace(driver.context, job=job)
-            for said in (exposure(), placed, check_room(job, can_grow=address is not None)):
-                if said:
-                    driver.note(said)
-            driver.drive(supervisor, make_engine)
-        result = driver.result()
+            note(f"another run of this job is at work here ({other}); both end with the same output")
+        reporter.report("starting")
+        with ray_cluster(address, cpus=needed, verbose=verbose), supervisor_actor() as supervisor:
+            job, placement = with_gpus(job)
+            for message in (exposure(), placement, check_capacity(job, can_grow=address is not None)):
+                if message:
+                    note(message)
+            executor = RayExecutor(replace(work.context, job=job), supervisor, make_engine)
+            Driver(executor, work.queue, work.tally, policy, reporter, grace_s=job.limits.grace_s).drive()
+        result = _conclude(work, policy, reporter)
         closing(result.outcome)
         return result
+
+
+def _conclude(work: Work, policy: StopPolicy, reporter: Reporter) -> Result:
+    if policy.fatal is not None:
+        raise_fatal(policy.fatal)
+    seen = account(work.manifest, work.rows_per_unit, work.ledger, retries=work.attempts)
+    output = work.context.job.output.uri
+    return conclude(work.tally, policy, seen, seconds=reporter.seconds, output=output)

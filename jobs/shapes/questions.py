@@ -130,7 +130,7 @@ def run_questions(
     """
     import yaml
 
-    from unipic.pipeline.execution.graph import cluster
+    from unipic.pipeline.execution.ray_cluster import ray_cluster
     from unipic.pipeline.run import run
 
     rows = {task: [_row(each) for each in asked if each.task == task] for task in TASKS}
@@ -141,7 +141,7 @@ def run_questions(
         (folder / f"{job.task}.yaml").write_text(text, encoding="utf-8")
     results = []
     needed = max(job.compute.replicas.max * job.compute.cpus_per_replica for job in jobs) + 1
-    with cluster(None, cpus=needed, verbose=False):
+    with ray_cluster(None, cpus=needed, verbose=False):
         for job in jobs:
             display.print(f"{job.name}:")
             results.append(run(job, on_progress=signals.before(display), stop=signals.stop))

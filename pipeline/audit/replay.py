@@ -36,7 +36,7 @@ from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.parquet import read_part
 from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import FileInfo, Storage
-from unipic.pipeline.supervision.supervisor import LocalDoor
+from unipic.pipeline.supervision.client import LocalClient
 
 PATIENCE_S = 86_400.0  # whoever replays sees it hang and may interrupt: no watchdog is to end the command for them
 
@@ -245,7 +245,7 @@ class Replayer:
         """Raises EngineError where the model cannot be loaded here."""
         device = context.job.model.device
         if device not in self.replicas:
-            self.replicas[device] = Replica(context, LocalDoor(), self.make_engine)
+            self.replicas[device] = Replica(context, LocalClient(), self.make_engine)
         replica = self.replicas[device]
         if replica.broken is not None:
             compute = context.job.compute

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unipic.pipeline.context import RunContext
-from unipic.pipeline.execution.driver import WAVE_UNITS
-from unipic.pipeline.execution.graph import cluster, outcomes
+from unipic.pipeline.execution.graph import RayExecutor
+from unipic.pipeline.execution.ray_cluster import ray_cluster, supervisor_actor
+from unipic.pipeline.execution.work_queue import WAVE_UNITS
 from unipic.pipeline.job import Compute, GenerateJob, ImageParams, Input, Model, Output, Replicas
 from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.manifests.manifest import units
@@ -25,7 +26,7 @@ from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.stages.infer import Replica
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.storage import Storage
-from unipic.pipeline.supervision.supervisor import LocalDoor
+from unipic.pipeline.supervision.client import LocalClient
 
 MEBIBYTE = 1 << 20
 
@@ -96,9 +97,10 @@ def overhead(*, count: int, layout: str = "staged") -> Overhead:
     with _job(count, 1, None, ImageParams(image_size=16), layout=layout) as (context, todo):
         times: list[float] = []
         early_mb = 0.0
-        with cluster(None, cpus=2, verbose=False) as supervisor:
+        with ray_cluster(None, cpus=2, verbose=False), supervisor_actor() as supervisor:
+            executor = RayExecutor(context, supervisor, NullEngine)
             for at in range(0, count, WAVE_UNITS):
-                for outcome in outcomes(todo[at : at + WAVE_UNITS], context, supervisor, NullEngine):
+                for outcome in executor.outcomes(todo[at : at + WAVE_UNITS]):
                     times.append(_committed(outcome))
                     if len(times) == count // 10:
                         early_mb = _rss_mb()
@@ -108,7 +110,7 @@ def overhead(*, count: int, layout: str = "staged") -> Overhead:
 
 def _bare(context: RunContext, todo: Sequence[Unit]) -> float:
     """Seconds the replica alone takes for all units but the first, which warms it up."""
-    replica = Replica(context, LocalDoor(), UniPicEngine)
+    replica = Replica(context, LocalClient(), UniPicEngine)
     prepared = [prepare(unit, context) for unit in todo]
     replica.answer(todo[0], prepared[0])
     started = time.monotonic()
@@ -119,8 +121,8 @@ def _bare(context: RunContext, todo: Sequence[Unit]) -> float:
 
 def _steady(context: RunContext, todo: Sequence[Unit], make_engine: MakeEngine) -> float:
     """Seconds between the first receipt and the last."""
-    with cluster(None, cpus=2, verbose=False) as supervisor:
-        times = [_committed(outcome) for outcome in outcomes(todo, context, supervisor, make_engine)]
+    with ray_cluster(None, cpus=2, verbose=False), supervisor_actor() as supervisor:
+        times = [_committed(outcome) for outcome in RayExecutor(context, supervisor, make_engine).outcomes(todo)]
     return times[-1] - times[0]
 
 

@@ -1,4 +1,4 @@
-"""Whether a cluster has what the job's replicas need. If it does not, Ray waits without a message."""
+"""Cluster capacity: whether the machines have what the job's replicas need. Where they have not, Ray waits silently."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def with_gpus(job: Job) -> tuple[Job, str]:
     return job.model_copy(update={"compute": job.compute.model_copy(update={"gpus_per_replica": gpus})}), note
 
 
-def check_room(job: Job, *, can_grow: bool) -> str:
+def check_capacity(job: Job, *, can_grow: bool) -> str:
     """What the machines of the connected cluster lack for `job`, or "".
 
     Args:
         can_grow: machines may join later, so that waiting for them is right.
 
     Raises:
-        JobError: something lacks, and nothing can bring it.
+        JobError: something is lacking, and no machine can join.
     """
     import ray
 

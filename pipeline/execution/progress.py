@@ -1,4 +1,4 @@
-"""What a run says of itself: on the way, and in the end."""
+"""What a run reports: its progress, and its result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Progress:
 
     Attributes:
         stage: "starting" until the first replica has answered a row.
-        rows_on_the_way: answered by a replica and not committed yet: a unit of large pictures takes many minutes.
+        rows_on_the_way: answered by a replica and not committed yet: a unit of large images takes many minutes.
         rows_per_s: committed and on the way, since the first replica was loaded.
     """
 

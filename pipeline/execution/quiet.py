@@ -1,4 +1,4 @@
-"""Ray's C++ side writes its own log lines straight to file descriptor 2. A user who did not ask for them gets none."""
+"""Ray's C++ code writes log lines straight to file descriptor 2: they are dropped unless the user wants them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NATIVE_LINE = re.compile(
 def quiet_native_stderr() -> Iterator[None]:
     """Drop such lines while the body runs; the rest passes, and Python's own stderr stays a terminal if it was one."""
     if sys.__stderr__ is None or sys.stderr is not sys.__stderr__:
-        yield  # somebody (a test runner) has replaced stderr already
+        yield  # stderr was replaced already, by a test runner for example
         return
     sys.__stderr__.flush()
     real = os.dup(2)

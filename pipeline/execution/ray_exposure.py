@@ -1,4 +1,4 @@
-"""Whether strangers can give orders to the Ray that a run works on: it runs code for whoever reaches it."""
+"""Whether strangers can reach the Ray that a run uses: Ray runs code for everyone who reaches it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SHOWN = 3
 def exposure() -> str:
     """A warning about the Ray this process is connected to, or "". Ray must be initialised.
 
-    The mode is this process's own: a cluster that asks for a token lets nobody in who does not bring one, and
-    `ray.init` sets the variable where a token lies ready.
+    The mode is this process's own: a cluster that requires a token refuses clients without one, and
+    `ray.init` sets the variable where it finds a token.
     """
     import ray
 
@@ -22,7 +22,7 @@ def exposure() -> str:
 
 
 def warning(addresses: Sequence[str], *, auth_mode: str) -> str:
-    """The warning for nodes at `addresses` (Ray listens on all of a machine's), or "" where there is nothing to say.
+    """The warning for nodes at `addresses` (Ray listens on all of a machine's), or "" where they are safe.
 
     Args:
         auth_mode: what RAY_AUTH_MODE says: "token", or anything else for no token.
@@ -34,8 +34,9 @@ def warning(addresses: Sequence[str], *, auth_mode: str) -> str:
         return ""
     more = f" and {len(reachable) - SHOWN} more" if len(reachable) > SHOWN else ""
     return (
-        f"Ray listens at {', '.join(reachable[:SHOWN])}{more} and asks for no token: whoever reaches it can run code "
-        "there. Run `ray get-auth-token --generate` once, set RAY_AUTH_MODE=token on every machine, and start it anew"
+        f"Ray listens at {', '.join(reachable[:SHOWN])}{more} and requires no token: everyone who can connect can "
+        "run code there. Run `ray get-auth-token --generate` once, set RAY_AUTH_MODE=token on every machine and "
+        "restart Ray"
     )
 
 

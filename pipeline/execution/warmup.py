@@ -1,4 +1,4 @@
-"""Preflight on the cluster: one replica loads and answers a row before any other loads and before any unit is tried.
+"""The warm-up: one replica loads and answers a row before any other loads and before any unit begins.
 
 It is the pool's own first replica, so that no model is loaded twice.
 """
@@ -14,36 +14,39 @@ from unipic.pipeline.errors import EngineError, UniPicError
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import Engine, MakeEngine
 from unipic.pipeline.stages.infer import Replica
-from unipic.pipeline.stages.prepare import PREPARED, prepare
+from unipic.pipeline.stages.prepare import prepare
+from unipic.pipeline.stages.tables import PREPARED
+from unipic.pipeline.supervision.client import SupervisorClient
 from unipic.pipeline.supervision.failures import Failure, essence
-from unipic.pipeline.supervision.supervisor import Door
 from unipic.pipeline.supervision.watchdog import time_limit
 
 POLL_S = 0.1
 PLAIN_PROMPT = "a grey square"
 
 
-def admitted(context: RunContext, door: Door, make_engine: MakeEngine, *, unit: Unit, actor: str) -> Replica | None:
+def admit(
+    context: RunContext, supervisor: SupervisorClient, make_engine: MakeEngine, *, unit: Unit, actor: str
+) -> Replica | None:
     """A replica, once the run's first one is known to work; None where the run is stopping before that.
 
     Args:
-        unit: whose first row the first replica tries.
-        actor: tells this replica from others, and stays the same when its process dies and is started again.
+        unit: its first row is the warm-up row.
+        actor: tells this replica from others, and stays the same when its process dies and is restarted.
     """
-    while (word := door.may_load(actor)) == "wait":
+    while (permission := supervisor.request_load(actor)) == "wait":
         time.sleep(POLL_S)
-    if word == "leave":
+    if permission == "leave":
         return None
     started = time.monotonic()
-    replica = Replica(context, door, make_engine)
-    if word == "first":
+    replica = Replica(context, supervisor, make_engine)
+    if permission == "warm up":
         try:
             if replica.broken is not None:
                 raise replica.broken
-            door.trial_loaded(time.monotonic() - started)
-            door.trial_passed(prove(replica.engine, unit, context))
+            supervisor.warmup_loaded(time.monotonic() - started)
+            supervisor.warmup_passed(warm_up(replica.engine, unit, context))
         except EngineError as error:
-            door.trial_failed(Failure.of(error, "preflight"))
+            supervisor.warmup_failed(Failure.of(error, "preflight"))
     return replica
 
 
@@ -53,39 +56,39 @@ def row_of(unit: Unit) -> Unit:
     return replace(unit, first_row=row, rows=1, only=((row, sample),))
 
 
-def prove(engine: Engine, unit: Unit, context: RunContext) -> str:
-    """Have a loaded engine answer the first row of `unit`, and a plain one where that row is at fault itself.
+def warm_up(engine: Engine, unit: Unit, context: RunContext) -> str:
+    """Have a loaded engine answer the first row of `unit`; a plain row where that one is to be rejected.
 
     Returns:
-        What came of it, in words.
+        How it went, in words.
 
     Raises:
-        EngineError: the engine cannot answer a row that nothing is wrong with.
+        EngineError: the engine cannot answer a valid row.
     """
     started = time.monotonic()
-    fault = _first_row(engine, unit, context)
-    if not fault:
+    reason = _answer_first_row(engine, unit, context)
+    if not reason:
         return f"one row answered in {time.monotonic() - started:.1f} s"
     started = time.monotonic()
     try:
         _answer(engine, unit, context, _plain_row(context))
     except Exception as error:
-        raise EngineError(f"the replica loaded its model, and cannot answer a row: {essence(error)}") from error
-    return f"the first row is at fault ({fault}), another answered in {time.monotonic() - started:.1f} s"
+        raise EngineError(f"the replica loaded its model but cannot answer a row: {essence(error)}") from error
+    return f"the first row failed ({reason}), a plain row was answered in {time.monotonic() - started:.1f} s"
 
 
-def _first_row(engine: Engine, unit: Unit, context: RunContext) -> str:
-    """What is wrong with the first row, or the empty word."""
+def _answer_first_row(engine: Engine, unit: Unit, context: RunContext) -> str:
+    """Why the first row has no answer, or ""."""
     try:
         (row,) = prepare(row_of(unit), context).select(PREPARED.names).to_pylist()
-    except UniPicError as error:  # its unit will say so too, and whether that may pass
+    except UniPicError as error:  # its unit will report it too, and whether it may be temporary
         return error.message
-    except Exception as error:  # so will it of this, with a traceback; what is tried here is the replica
+    except Exception as error:  # so will it this, with a traceback; what is tested here is the replica
         return essence(error)
     if row["fault"] is not None:
         return f"{row['fault']['kind']}: {row['fault']['message']}"
-    if (why := engine.fault_of(row["prompt"])) is not None:
-        return str(why)
+    if (refusal := engine.fault_of(row["prompt"])) is not None:
+        return str(refusal)
     try:
         _answer(engine, unit, context, row)
     except Exception as error:

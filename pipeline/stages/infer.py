@@ -16,11 +16,12 @@ import pyarrow as pa
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.crashpoints import crash_point
 from unipic.pipeline.errors import EngineError
-from unipic.pipeline.records import FAULT, Unit
+from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
+from unipic.pipeline.stages.tables import ANSWERED, KEEP
+from unipic.pipeline.supervision.client import SupervisorClient
 from unipic.pipeline.supervision.failures import essence
 from unipic.pipeline.supervision.health import Rows
-from unipic.pipeline.supervision.supervisor import Door
 from unipic.pipeline.supervision.watchdog import time_limit
 
 CRASHES_BEFORE_SPLIT = 2
@@ -38,51 +39,52 @@ class Replica:
         EngineError: from `answer`, with the cause, when the engine could not be loaded.
     """
 
-    def __init__(self, context: RunContext, door: Door, make_engine: MakeEngine = UniPicEngine) -> None:
+    def __init__(
+        self, context: RunContext, supervisor: SupervisorClient, make_engine: MakeEngine = UniPicEngine
+    ) -> None:
         self.context = context
-        self.door = door
+        self.supervisor = supervisor
         self.name = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
         self.device_lock = threading.Lock()
         self.broken: EngineError | None = None
-        door.loading(self.name)
+        supervisor.replica_loading(self.name)
         try:
             self.engine = make_engine(context)
             wanted = context.job.compute.batch_size
             self.planned_batch_size = max(1, self.engine.max_batch() if wanted == "auto" else wanted)
             self.batch_size = self.planned_batch_size
         except Exception as error:
-            # Ray would start a replica that cannot load again and again: the first unit carries the reason out instead.
+            # Ray would restart a replica that cannot load for ever: the first unit reports the reason instead.
             self.broken = EngineError(f"the replica could not load its model: {essence(error)}")
             self.broken.__cause__ = error
-        door.loaded(self.name)
+        supervisor.replica_loaded(self.name)
 
     def answer(self, unit: Unit, prepared: pa.Table, crashed: Sequence[Rows] = ()) -> pa.Table:
-        """Answer every well row of `prepared`.
+        """Answer every valid row of `prepared`.
 
         Args:
-            crashed: micro-batches of this unit that killed earlier replicas, as the supervisor tells them.
+            crashed: micro-batches of this unit that killed earlier replicas, as the supervisor knows them.
 
         Returns:
-            `prepared` without `pixels`, with `answer` (large_binary: pixels, or UTF-8 text) and updated `fault`;
-            facts of this attempt stand in the schema's metadata under "facts".
+            A table of `ANSWERED` and the `keep` columns.
         """
         if self.broken is not None:
             raise self.broken
         started = time.monotonic()
-        rows = prepared.drop_columns([n for n in prepared.column_names if n.startswith("keep.")]).to_pylist()
+        rows = prepared.drop_columns([n for n in prepared.column_names if n.startswith(KEEP)]).to_pylist()
         faults: list[Fault | None] = [row["fault"] for row in rows]
         answers: list[bytes | str | None] = [None] * len(rows)
         for at, row in enumerate(rows):
-            if faults[at] is None and (why := self.engine.fault_of(row["prompt"])) is not None:
-                faults[at] = {"kind": "PromptRefused", "message": why, "stage": "replica", "attempts": 1}
-        well = [at for at, fault in enumerate(faults) if fault is None]
-        batches = _Batches(self, unit, [rows[at] for at in well], crashed)
+            if faults[at] is None and (refusal := self.engine.fault_of(row["prompt"])) is not None:
+                faults[at] = {"kind": "PromptRefused", "message": refusal, "stage": "replica", "attempts": 1}
+        valid = [at for at, fault in enumerate(faults) if fault is None]
+        batches = _Batches(self, unit, [rows[at] for at in valid], crashed)
         for position, outcome in batches.run():
             if isinstance(outcome, dict):
-                faults[well[position]] = outcome
+                faults[valid[position]] = outcome
             else:
-                answers[well[position]] = outcome
-        self.door.unit_over()
+                answers[valid[position]] = outcome
+        self.supervisor.flush()
         facts = {
             "replica": self.name,
             "host": socket.gethostname(),
@@ -100,14 +102,14 @@ def _answered(
     prepared: pa.Table, answers: Sequence[bytes | str | None], faults: Sequence[Fault | None], facts: dict[str, Any]
 ) -> pa.Table:
     raw = [one.encode() if isinstance(one, str) else one for one in answers]
-    table = prepared.drop_columns(["pixels", "fault"])
-    table = table.append_column("answer", pa.array(raw, pa.large_binary()))
-    table = table.append_column("fault", pa.array(faults, FAULT))
-    return table.replace_schema_metadata({"facts": json.dumps(facts)})
+    ours = {"answer": raw, "fault": faults}
+    names = [*ANSWERED.names, *(name for name in prepared.column_names if name.startswith(KEEP))]
+    columns = [pa.array(ours[n], ANSWERED.field(n).type) if n in ours else prepared.column(n) for n in names]
+    return pa.table(columns, names=names).replace_schema_metadata({"facts": json.dumps(facts)})
 
 
 class _Batches:
-    """One unit's way over the device: micro-batches in row order, smaller ones where something broke.
+    """One unit's micro-batches, in row order; smaller ones where one failed.
 
     Attributes:
         size: rows a micro-batch in the end.
@@ -135,17 +137,17 @@ class _Batches:
             first = last
 
     def _part(self, rows: Rows, *, suspect: bool = False) -> Iterator[tuple[int, bytes | str | Fault]]:
-        """Answer `rows`; `suspect` says they are part of a micro-batch that has gone wrong."""
+        """Answer `rows`; `suspect` says they are part of a micro-batch that failed."""
         first, last = rows
         deaths = sum(crash == rows for crash in self.crashed)
         inside = any(first <= crash[0] and crash[1] <= last and crash != rows for crash in self.crashed)
         if last - first == 1 and deaths >= CRASHES_BEFORE_SPLIT:
-            message = f"replicas died {CRASHES_BEFORE_SPLIT} times while this row was alone on the device"
+            message = f"{CRASHES_BEFORE_SPLIT} replicas died while they worked on this row alone"
             yield first, _fault("ReplicaCrashed", message, attempts=CRASHES_BEFORE_SPLIT)
         elif last - first > 1 and (inside or deaths >= (1 if suspect else CRASHES_BEFORE_SPLIT)):
             yield from self._halves(rows)
         else:
-            yield from self._try(rows)
+            yield from self._attempt(rows)
 
     def _halves(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
         self.resized = True
@@ -153,7 +155,7 @@ class _Batches:
         yield from self._part((rows[0], middle), suspect=True)
         yield from self._part((middle, rows[1]), suspect=True)
 
-    def _try(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
+    def _attempt(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
         first, last = rows
         try:
             answers = self._on_device(rows)
@@ -176,7 +178,7 @@ class _Batches:
     def _on_device(self, rows: Rows) -> list[bytes | str]:
         first, last = rows
         with self.replica.device_lock:
-            self.replica.door.attempt(self.unit.id, rows, self.replica.name)
+            self.replica.supervisor.attempt(self.unit.id, rows, self.replica.name)
             crash_point("replica.before_batch")
             started = time.monotonic()
             done = 0
@@ -189,13 +191,13 @@ class _Batches:
                 crash_point("replica.after_batch")
             finally:
                 self.device_s += time.monotonic() - started
-                self.replica.door.answered(self.unit.id, rows, done)
+                self.replica.supervisor.answered(self.unit.id, rows, done)
         return answers
 
 
 def _fault(kind: str, message: str, *, attempts: int = 1) -> Fault:
-    """`attempts`: how often the row was tried alone. The unit's own stand in its receipt: they tell of the weather, and
-    would make the rejected part of a run that was disturbed another one."""
+    """`attempts`: how often the row was attempted alone. Those of its unit are in the receipt: they vary from run to
+    run, and the rejected part must not."""
     return {"kind": kind, "message": message, "stage": "replica", "attempts": attempts}
 
 
@@ -208,5 +210,5 @@ def _memory_errors() -> Iterator[None]:
         text = str(error).lower()
         if isinstance(error, MemoryError) or not ("out of memory" in text or "can't allocate memory" in text):
             raise
-        # What follows in torch's words (free bytes, process ids) is another at each try, and parts must not be.
+        # The rest of torch's message (free bytes, process ids) varies from attempt to attempt, and parts must not.
         raise MemoryError(str(error).splitlines()[0].split(" GPU ")[0]) from error

@@ -25,28 +25,13 @@ from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.parquet_rows import Unreadable
 from unipic.pipeline.manifests.reading import read_rows
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.records import FAULT, Unit, digest
+from unipic.pipeline.records import Unit, digest
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable, without_signatures
+from unipic.pipeline.stages.tables import KEEP, PREPARED
 from unipic.pipeline.storage.paths import is_s3
 
 FETCH_THREADS = 8  # images of one unit in flight at once: fetching waits on the network, Pillow frees the GIL
 LONGEST_SEED = 100  # characters; Python refuses to make a number of very many digits
-
-PREPARED = pa.schema(
-    [
-        ("row", pa.int64()),  # in the manifest file
-        ("sample", pa.int32()),
-        ("id", pa.string()),
-        ("prompt", pa.string()),  # or instruction, or question
-        ("seed", pa.uint64()),
-        ("pixels", pa.large_binary()),  # (S, S, 3) uint8, fitted to image_size; null for generate
-        ("source", pa.string()),
-        ("input_sha256", pa.string()),
-        ("parent", pa.string()),
-        ("row_digest", pa.string()),
-        ("fault", FAULT),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,7 @@ def prepare(unit: Unit, context: RunContext) -> pa.Table:
     table = pa.Table.from_pylist(samples, schema=PREPARED)
     at = pa.array([sample["row"] - unit.first_row for sample in samples], pa.int64())
     for name in job.input.keep:
-        table = table.append_column(f"keep.{name}", without_signatures(rows.column(name).take(at)))
+        table = table.append_column(f"{KEEP}{name}", without_signatures(rows.column(name).take(at)))
     crash_point("prepare.end")
     return table
 

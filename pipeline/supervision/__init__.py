@@ -1,1 +1,1 @@
-"""Watches workers: what was in hand when one died, who may load a model, what takes too long."""
+"""Watches workers: which rows were in work when one died, which replica may load, what takes too long."""

@@ -1,4 +1,4 @@
-"""An exception told across processes, as data."""
+"""Exceptions as data that travels between processes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from unipic.pipeline.errors import EngineError, StorageError, UniPicError, redact
 from unipic.pipeline.records import Unit
 
-LOSSES = 3
-"""Workers that may die of a unit in one try: fewer may be the machine's doing."""
+DEATHS_PER_ATTEMPT = 3
+"""Workers that may die of a unit in one attempt: fewer may be the machine's doing."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something did not come about.
+    """Why a unit, or the run, failed.
 
     Attributes:
         kind: class of the exception.
         message: what happened, in words.
         stage: "preflight", "prepare", "replica" or "finish".
-        retryable: the unit may be tried again in this run.
-        storage: bytes could not be read or written. Somebody mends that outside the job (new credentials, space), so
-            the run stops and can be resumed.
+        retryable: the unit may be attempted again in this run.
+        storage: bytes could not be read or written. The remedy lies outside the job (credentials, space), so the run
+            stops and can be resumed.
+        deadly: workers died of the unit, so that its next attempt gets a replica to itself.
         details: a traceback, where the message alone does not explain it.
     """
 
@@ -31,6 +32,7 @@ class Failure:
     stage: str
     retryable: bool = False
     storage: bool = False
+    deadly: bool = False
     details: str = ""
 
     @classmethod
@@ -42,37 +44,45 @@ class Failure:
             stage=stage,
             retryable=isinstance(error, UniPicError) and error.retryable,
             storage=isinstance(error, StorageError),
+            deadly=isinstance(error, WorkersDied),
             details="" if ours and error.__cause__ is None else "".join(traceback.format_exception(error)),
         )
 
 
-def not_deadly(unit: Unit, lost: int, doing: str) -> None:
-    """Hold that `unit` may be worked on once more, after `lost` deaths.
+class WorkersDied(EngineError):
+    """A unit has cost as many workers as one attempt may cost."""
+
+    retryable = True
+
+
+def check_deaths(unit: Unit, deaths: int, activity: str) -> None:
+    """Refuse to work on `unit` after `deaths` workers died of it in this attempt.
+
+    Args:
+        activity: what they did to the unit, past tense.
 
     Raises:
-        EngineError: it has cost too many workers. Other units go first; then it is tried again, a few times.
+        WorkersDied: too many. The unit is attempted again after all others, a limited number of times.
     """
-    if lost < LOSSES:
+    if deaths < DEATHS_PER_ATTEMPT:
         return
     rows = f"rows {unit.first_row} to {unit.first_row + unit.rows - 1}"
-    error = EngineError(
-        f"{unit.file.name}, {rows}: {lost} processes died while they {doing} this unit, without an error that could "
-        "be caught",
-        remedy="Their memory may not suffice, or one of these rows breaks what decodes or encodes pictures: give the "
-        "machine more memory, or take these rows out of the manifest.",
+    raise WorkersDied(
+        f"{unit.file.name}, {rows}: {deaths} processes died while they {activity} this unit, without an error that "
+        "could be caught",
+        remedy="They may have run out of memory, or one of these rows crashes an image library: give the machine more "
+        "memory, or remove these rows from the manifest.",
     )
-    error.retryable = True
-    raise error
 
 
 def essence(error: BaseException) -> str:
-    """Class and first line of `error`, then of each cause that says something new."""
-    said: list[str] = []
-    one: BaseException | None = error
-    while one is not None:
-        words = redact(str(one).strip())
+    """Class and first line of `error`, then of each cause that adds something."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        words = redact(str(current).strip())
         head = words.splitlines()[0] if words else ""
-        if not any(head and head in earlier for earlier in said):
-            said.append(f"{type(one).__name__}: {head}" if head else type(one).__name__)
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
-    return "; caused by ".join(said)
+        if not any(head and head in earlier for earlier in parts):
+            parts.append(f"{type(current).__name__}: {head}" if head else type(current).__name__)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return "; caused by ".join(parts)

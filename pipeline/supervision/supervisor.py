@@ -1,128 +1,117 @@
-"""What must outlive a worker: is the run stopping, what was in hand when a worker died, how far are we.
+"""State that must outlive a worker: is the run stopping, which rows was a dead worker working on, how far is the run.
 
-One small Ray actor a run, or a plain object where there is no Ray. Replicas tell it before each micro-batch what they
-are about to try; when the same unit is started again with a micro-batch still open, that micro-batch killed a replica.
-Whoever takes a unit up tells it too: when the unit is started again with no micro-batch open, its holder died of
-something else, while it was unpacked or packed; a task that begins it again has died of it as well.
+One small Ray actor a run, or a plain object where there is no Ray (`client.py` has the ways to call it). A replica
+reports each micro-batch before it begins; when the same unit is started again with a micro-batch still open, that
+micro-batch killed the replica. A replica also reports each unit that it takes; when the unit is started again with no
+micro-batch open, its holder died of something else, such as unpacking or packing the unit. Tasks report the units that
+they begin; a task that begins a unit again has died of it.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
-from unipic.pipeline.supervision.admission import Gate, Word
+from unipic.pipeline.supervision.admission import Admission, Permission
 from unipic.pipeline.supervision.failures import Failure
-from unipic.pipeline.supervision.health import Rows, Vitals
+from unipic.pipeline.supervision.health import Health, Rows
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a replica must know of a unit that it takes up.
+class UnitHistory:
+    """What a replica must know of a unit that it takes.
 
     Attributes:
-        crashed: the micro-batches of this unit in whose middle replicas died, oldest first, with repeats.
-        lost: how often a replica died that held this unit, with nothing on its device to explain it.
+        crashed: the micro-batches of this unit during which replicas died, oldest first, with repeats.
+        deaths: how often a replica died that held this unit, with nothing on its device to explain it.
     """
 
     crashed: list[Rows]
-    lost: int = 0
-
-
-class Door(Protocol):
-    """What stages call; `RemoteDoor` and `LocalDoor` are the two ways through it."""
-
-    def may_load(self, actor: str) -> Word: ...
-    def trial_loaded(self, seconds: float) -> None: ...
-    def trial_passed(self, said: str) -> None: ...
-    def trial_failed(self, failure: Failure) -> None: ...
-    def loading(self, replica: str) -> None: ...
-    def loaded(self, replica: str) -> None: ...
-    def begin(self, unit: str, stage: str) -> int | None: ...
-    def start(self, unit: str, replica: str, *, alone: bool = False) -> Start | None: ...
-    def attempt(self, unit: str, rows: Rows, replica: str) -> None: ...
-    def answered(self, unit: str, rows: Rows, count: int) -> None: ...
-    def unit_over(self) -> None: ...
+    deaths: int = 0
 
 
 @dataclass
 class Supervisor:
-    """The state itself. Single-threaded: Ray runs an actor's calls one after another."""
+    """The state itself. Single-threaded: Ray runs an actor's calls one after another.
 
-    stop_asked: bool = False
+    Attributes:
+        clock: seconds, monotonic.
+    """
+
+    stop_requested: bool = False
     crashed: dict[str, list[Rows]] = field(default_factory=dict)
     in_flight: dict[str, tuple[Rows, str, float]] = field(default_factory=dict)
     begun: Counter[tuple[str, str]] = field(default_factory=Counter)
     held: dict[str, str] = field(default_factory=dict)
-    lost: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
     died_on_device: set[str] = field(default_factory=set)
     settled: dict[str, set[Rows]] = field(default_factory=dict)
-    loading_since: dict[str, float] = field(default_factory=dict)
+    loading: set[str] = field(default_factory=set)
     live: set[str] = field(default_factory=set)
     rows_answered: int = 0
     crashes: int = 0
-    moved_at: float = field(default_factory=time.monotonic)
-    gate: Gate = field(default_factory=Gate)
+    clock: Callable[[], float] = time.monotonic
+    admission: Admission = field(init=False)
+    progress_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(clock=self.clock)
+        self.progress_at = self.clock()
 
     def stop(self) -> None:
-        self.stop_asked = True
+        """Begin no unit any more."""
+        self.stop_requested = True
 
-    def may_load(self, actor: str) -> Word:
-        """What the replica in `actor` may do; see `Gate.ask`."""
-        word: Word = "leave" if self.stop_asked else self.gate.ask(actor)
-        if word == "first":
-            self.moved_at = time.monotonic()
-        if self.gate.failure is not None:
-            self.stop_asked = True
-        return word
+    def request_load(self, actor: str) -> Permission:
+        """What the replica in `actor` may do; see `Admission.request`."""
+        permission: Permission = "leave" if self.stop_requested else self.admission.request(actor)
+        if permission == "warm up":
+            self.progress_at = self.clock()
+        if self.admission.failure is not None:
+            self.stop_requested = True
+        return permission
 
-    def trial_loaded(self, seconds: float) -> None:
-        self.gate.loaded(seconds)
-        self.moved_at = time.monotonic()
+    def warmup_loaded(self, seconds: float) -> None:
+        self.admission.loaded(seconds)
+        self.progress_at = self.clock()
 
-    def trial_passed(self, said: str) -> None:
-        self.gate.passed(said)
-        self.moved_at = time.monotonic()
+    def warmup_passed(self, message: str) -> None:
+        self.admission.passed(message)
+        self.progress_at = self.clock()
 
-    def trial_failed(self, failure: Failure) -> None:
-        """The job cannot run: no unit is to be started any more."""
-        self.gate.failed(failure)
-        self.stop_asked = True
+    def warmup_failed(self, failure: Failure) -> None:
+        """The job cannot run: begin no unit."""
+        self.admission.failed(failure)
+        self.stop_requested = True
 
-    def loading(self, replica: str) -> None:
-        self.loading_since[replica] = time.monotonic()
+    def replica_loading(self, replica: str) -> None:
+        self.loading.add(replica)
 
-    def loaded(self, replica: str) -> None:
-        """No progress: a replica that dies and is started again would be for ever at it."""
-        self.loading_since.pop(replica, None)
+    def replica_loaded(self, replica: str) -> None:
+        """Not progress: otherwise a replica that dies and is restarted for ever would look busy."""
+        self.loading.discard(replica)
         self.live.add(replica)
 
-    def begin(self, unit: str, stage: str) -> int | None:
-        """A task of `stage` ("prepare" or "finish") would work on `unit`.
+    def begin_task(self, unit: str, stage: str) -> int | None:
+        """A task of `stage` ("prepare" or "finish") is about to work on `unit`.
 
         Returns:
             How often a task died of it there; None if the run is stopping and the unit has not been begun.
         """
-        if stage == "prepare" and self.stop_asked:
+        if stage == "prepare" and self.stop_requested:
             return None
         self.begun[unit, stage] += 1
         return self.begun[unit, stage] - 1
 
-    def start(self, unit: str, replica: str, *, alone: bool = False) -> Start | None:
-        """`replica` would take `unit` up.
-
-        Args:
-            alone: it has no other unit in hand. One that was lost before is not taken up otherwise: whoever dies of it
-                then takes no other with it, and it is known which one it was.
+    def start_unit(self, unit: str, replica: str) -> UnitHistory | None:
+        """`replica` takes `unit`.
 
         Returns:
-            None if the run is stopping and the unit must wait for the next one.
+            None if the run is stopping, so that the unit is left to the next run.
         """
-        if self.stop_asked:
+        if self.stop_requested:
             return None
         holder = self.held.pop(unit, replica)
         open_batch = self.in_flight.pop(unit, None)
@@ -132,132 +121,65 @@ class Supervisor:
             self.died_on_device.add(died)
             self.live.discard(died)
             self.crashes += 1
-            self.moved_at = time.monotonic()  # bisection comes to an end
+            self.progress_at = self.clock()  # bisection comes to an end
         elif holder != replica:
             self.live.discard(holder)
             if not self._died_on_device(holder):
-                self.lost[unit] += 1
-        if alone or not self.lost[unit]:
-            self.held[unit] = replica
-        return Start(list(self.crashed.get(unit, [])), self.lost[unit])
+                self.deaths[unit] += 1
+        self.held[unit] = replica
+        return UnitHistory(list(self.crashed.get(unit, [])), self.deaths[unit])
 
     def _died_on_device(self, replica: str) -> bool:
         return replica in self.died_on_device or any(who == replica for _, who, _ in self.in_flight.values())
 
     def attempt(self, unit: str, rows: Rows, replica: str, before: Sequence[tuple[str, Rows, int]] = ()) -> None:
-        """`replica` is about to put `rows` on its device; `before`: what it has `answered` and not told yet."""
-        for one in before:
-            self.answered(*one)
-        self.in_flight[unit] = (rows, replica, time.monotonic())
+        """`replica` is about to put `rows` on its device; `before`: answers that it has not reported yet."""
+        self.record_answers(before)
+        self.in_flight[unit] = (rows, replica, self.clock())
 
     def answered(self, unit: str, rows: Rows, count: int) -> None:
-        now = time.monotonic()
+        """The micro-batch `rows` ended, with `count` answers."""
+        now = self.clock()
         _, _, since = self.in_flight.pop(unit, (rows, "", now))
         settled = self.settled.setdefault(unit, set())
-        if rows in settled:  # for a replica that died: that is no progress, and no stall either
-            self.moved_at = min(now, self.moved_at + now - since)
+        if rows in settled:  # a dead replica had answered them already: neither progress nor a stall
+            self.progress_at = min(now, self.progress_at + now - since)
             return
         settled.add(rows)
         self.rows_answered += count
-        self.moved_at = now
+        self.progress_at = now
 
-    def unit_over(self) -> None:
-        """Nothing: this door has told all there is."""
-
-    def all_answered(self, told: Sequence[tuple[str, Rows, int]]) -> None:
-        for one in told:
+    def record_answers(self, answers: Sequence[tuple[str, Rows, int]]) -> None:
+        for one in answers:
             self.answered(*one)
 
-    def forget(self, unit: str) -> None:
-        """`unit` is committed: nothing about it is needed any more."""
-        self.came_back(unit)
+    def flush(self) -> None:
+        """Nothing to do: called in its own process, the supervisor has every answer already."""
+
+    def unit_committed(self, unit: str) -> None:
+        """Forget everything about `unit`."""
+        self.unit_returned(unit)
         self.crashed.pop(unit, None)
         self.settled.pop(unit, None)
 
-    def came_back(self, unit: str) -> None:
-        """`unit` reached the driver: nobody who held it died. What its micro-batches did stays known."""
+    def unit_returned(self, unit: str) -> None:
+        """`unit` reached the driver, so its holders are alive. The crashes of its micro-batches stay on record."""
         self.in_flight.pop(unit, None)
         self.held.pop(unit, None)
-        self.lost.pop(unit, None)
+        self.deaths.pop(unit, None)
         for stage in ("prepare", "finish"):
             self.begun.pop((unit, stage), None)
-        self.moved_at = time.monotonic()
+        self.progress_at = self.clock()
 
-    def vitals(self) -> Vitals:
-        now = time.monotonic()
-        return Vitals(
+    def health(self) -> Health:
+        now = self.clock()
+        return Health(
             replicas=len(self.live),
-            loading=len(self.loading_since),
+            loading=len(self.loading),
             rows_answered=self.rows_answered,
             crashes=self.crashes,
-            still_s=now - self.moved_at,
+            since_progress_s=now - self.progress_at,
             working={unit: (rows, replica, now - since) for unit, (rows, replica, since) in self.in_flight.items()},
-            trial=self.gate.report(),
+            admission=self.admission.report(),
             held=dict(self.held),
         )
-
-
-class RemoteDoor:
-    """Calls a supervisor that is a Ray actor and waits for its word: a replica that dies next has been heard.
-
-    One call a micro-batch: what was answered is told with the next attempt, of whichever unit, or when a unit is over.
-    """
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-        self.untold: list[tuple[str, Rows, int]] = []
-        self.lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteDoor, (self.actor,)
-
-    def may_load(self, actor: str) -> Word:
-        word: Word = self._ask("may_load", actor)
-        return word
-
-    def trial_loaded(self, seconds: float) -> None:
-        self._ask("trial_loaded", seconds)
-
-    def trial_passed(self, said: str) -> None:
-        self._ask("trial_passed", said)
-
-    def trial_failed(self, failure: Failure) -> None:
-        self._ask("trial_failed", failure)
-
-    def loading(self, replica: str) -> None:
-        self._ask("loading", replica)
-
-    def loaded(self, replica: str) -> None:
-        self._ask("loaded", replica)
-
-    def begin(self, unit: str, stage: str) -> int | None:
-        lost: int | None = self._ask("begin", unit, stage)
-        return lost
-
-    def start(self, unit: str, replica: str, *, alone: bool = False) -> Start | None:
-        start: Start | None = self._ask("start", unit, replica, alone=alone)
-        return start
-
-    def attempt(self, unit: str, rows: Rows, replica: str) -> None:
-        with self.lock:
-            before, self.untold = self.untold, []
-            self._ask("attempt", unit, rows, replica, before)
-
-    def answered(self, unit: str, rows: Rows, count: int) -> None:
-        with self.lock:
-            self.untold.append((unit, rows, count))
-
-    def unit_over(self) -> None:
-        with self.lock:
-            if self.untold:
-                self.actor.all_answered.remote(self.untold)  # losing this one costs a count, no row
-                self.untold = []
-
-    def _ask(self, verb: str, *args: object, **named: object) -> Any:
-        import ray
-
-        return ray.get(getattr(self.actor, verb).remote(*args, **named))
-
-
-LocalDoor = Supervisor
-"""Where stages and supervisor share a process, the state is its own door."""

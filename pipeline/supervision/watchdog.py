@@ -1,4 +1,4 @@
-"""A micro-batch that takes too long costs its replica its life: nobody outside can end a hung kernel."""
+"""A micro-batch that takes too long ends its replica's process: nothing else ends a hung kernel."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from unipic.pipeline.storage.paths import join
 
 REPORTS = "_unipic/reports"
 BACKSTOP_S = 30.0  # later than our own report: ends a process whose hang keeps Python itself from running
-LOOK_EVERY_S = 0.5
-EXIT_STATUS = 1  # a replica's worker is merely gone; where a command does a unit itself, this is how it ends
+CHECK_EVERY_S = 0.5
+EXIT_STATUS = 1  # of a replica's worker process, or of a command that runs a unit itself
 
 
 class _Watch:
-    """One thread a process that looks now and then whether something takes too long: cheaper than a timer each."""
+    """One thread a process that checks regularly whether something takes too long: cheaper than a timer each."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -38,7 +38,7 @@ class _Watch:
         with self.lock:
             self.watched[key] = (time.monotonic() + limit_s, late)
             if self.thread is None or not self.thread.is_alive():
-                self.thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
+                self.thread = threading.Thread(target=self._check, name="watchdog", daemon=True)
                 self.thread.start()
         try:
             yield
@@ -46,9 +46,9 @@ class _Watch:
             with self.lock:
                 del self.watched[key]
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         while True:
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(CHECK_EVERY_S)
             with self.lock:
                 late = [call for ends_at, call in self.watched.values() if time.monotonic() > ends_at]
             for call in late:
@@ -62,7 +62,7 @@ _watch = _Watch()
 def time_limit(unit: Unit, rows: tuple[int, int], context: RunContext) -> Iterator[None]:
     """End this process when the body takes longer than `limits.batch_timeout_s`, its stacks written to the output."""
     limit_s = context.job.limits.batch_timeout_s
-    with _watch(limit_s, partial(_leave, unit, rows, context)), _backstop(limit_s + BACKSTOP_S):
+    with _watch(limit_s, partial(end_process, unit, rows, context)), _backstop(limit_s + BACKSTOP_S):
         yield
 
 
@@ -75,7 +75,7 @@ def _backstop(after_s: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _leave(unit: Unit, rows: tuple[int, int], context: RunContext) -> None:
+def end_process(unit: Unit, rows: tuple[int, int], context: RunContext) -> None:
     name = f"{REPORTS}/{unit.id}-rows-{rows[0]}-{rows[1]}.txt"
     limit_s = context.job.limits.batch_timeout_s
     head = f"no answer for rows {rows[0]} to {rows[1] - 1} of unit {unit.id} within {limit_s:g} s"
@@ -83,7 +83,7 @@ def _leave(unit: Unit, rows: tuple[int, int], context: RunContext) -> None:
     try:
         context.storage.write(uri, f"{head}\n".encode() + _stacks())
         where = f"{uri} shows what it was doing"
-    except UniPicError as error:  # leaving matters more than the report
+    except UniPicError as error:  # ending matters more than the report
         where = str(error)
     sys.stderr.write(f"error: {head}: this process ends. limits.batch_timeout_s allows no more; {where}\n")
     sys.stderr.flush()

@@ -85,7 +85,7 @@ def test_weights_that_cannot_be_loaded_stop_the_run_in_seconds_with_nothing_comm
     with pytest.raises(EngineError, match=f"preflight: the replica could not load its model: {words}") as caught:
         run(job)
     assert time.monotonic() - started < SECONDS
-    assert "Traceback" in caught.value.__notes__[0] and caught.value.remedy == "No unit was tried in this run."
+    assert "Traceback" in caught.value.__notes__[0] and caught.value.remedy == "No unit was started."
     assert tried(job) == []
 
 
@@ -210,10 +210,10 @@ class OrderedEngine(FakeEngine):
         pytest.param(
             "raise",
             "ReplicaFailed",
-            "the first row is at fault (ValueError: the engine cannot do this row), another",
+            "the first row failed (ValueError: the engine cannot do this row), a plain row was",
             marks=pytest.mark.slow,
         ),
-        ("", "EmptyPrompt", "the first row is at fault (EmptyPrompt: the prompt is empty), another"),
+        ("", "EmptyPrompt", "the first row failed (EmptyPrompt: the prompt is empty), a plain row was"),
     ],
 )
 def test_a_first_row_that_is_at_fault_itself_stops_nothing(tmp_path: Path, first: str, kind: str, words: str) -> None:

@@ -30,7 +30,6 @@ from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.run import Progress, run
 from unipic.pipeline.storage.storage import Storage
-from unipic.pipeline.supervision.supervisor import Supervisor
 
 PROMPTS = [f"prompt {n}" for n in range(20)]
 
@@ -253,19 +252,7 @@ def test_a_run_without_any_progress_stops_and_can_be_resumed(tmp_path: Path) -> 
     assert result.outcome == "stopped" and "no progress for" in result.message
 
 
-def test_a_stall_says_who_waits_for_what() -> None:
-    supervisor = Supervisor()
-    assert supervisor.vitals().who_waits() == "no replica is up, 0 are loading"
-    supervisor.may_load("one")
-    assert "the first replica has tried to load its model for 0 s" in supervisor.vitals().who_waits()
-    supervisor.trial_loaded(1.0)
-    assert "the first replica has tried to answer its first row for 0 s" in supervisor.vitals().who_waits()
-    supervisor.trial_passed("one row answered")
-    supervisor.attempt("u-0", (2, 4), "host:1")
-    assert "host:1 has rows 2 to 3 of unit u-0 for 0 s" in supervisor.vitals().who_waits()
-
-
-def test_a_second_run_at_once_says_that_it_found_company(tmp_path: Path) -> None:
+def test_a_second_run_at_once_is_named(tmp_path: Path) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
     job = make_job(tmp_path)
     notes: list[str] = []

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import FakeEngine, make_job, write_prompts
 from unipic.pipeline.errors import JobError
-from unipic.pipeline.execution.capacity import check_room
+from unipic.pipeline.execution.capacity import check_capacity
 from unipic.pipeline.plan import plan
 from unipic.pipeline.run import run
 from unipic.pipeline.storage.storage import Storage
@@ -28,7 +28,7 @@ def test_a_run_that_is_to_stop_before_it_begins_starts_no_ray(
     def no_ray(*_: object, **__: object) -> None:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("unipic.pipeline.run.cluster", no_ray)
+    monkeypatch.setattr("unipic.pipeline.run.ray_cluster", no_ray)
     write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"])
     stop = threading.Event()
     if not limits:
@@ -44,8 +44,8 @@ def test_a_gpu_that_no_machine_has_is_refused_and_not_waited_for(
     machines(monkeypatch, {"CPU": 8.0}, {"CPU": 8.0})
     job = make_job(tmp_path, compute__gpus_per_replica=1)
     with pytest.raises(JobError, match=r"one replica needs 1 GPU, and no machine here has more than 0\. Set compute"):
-        check_room(job, can_grow=False)
-    assert check_room(job, can_grow=True).endswith("waiting for machines to join, at most limits.stall_s (1800 s)")
+        check_capacity(job, can_grow=False)
+    assert check_capacity(job, can_grow=True).endswith("waiting for machines to join, at most limits.stall_s (1800 s)")
 
 
 def test_fewer_gpus_than_the_smallest_pool_needs_are_refused_too(
@@ -54,8 +54,8 @@ def test_fewer_gpus_than_the_smallest_pool_needs_are_refused_too(
     machines(monkeypatch, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0})
     job = make_job(tmp_path, compute__gpus_per_replica=1, compute__replicas=3)
     with pytest.raises(JobError, match="3 replicas need 3 GPUs, and there are 2"):
-        check_room(job, can_grow=False)
-    assert check_room(make_job(tmp_path, compute__gpus_per_replica=0.5, compute__replicas=3), can_grow=False) == ""
+        check_capacity(job, can_grow=False)
+    assert check_capacity(make_job(tmp_path, compute__gpus_per_replica=0.5, compute__replicas=3), can_grow=False) == ""
 
 
 def test_a_run_tells_all_faults_of_its_job_at_once_as_its_plan_does(tmp_path: Path) -> None:

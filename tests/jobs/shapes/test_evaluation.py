@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from unipic.jobs.cli import main
 from unipic.jobs.shapes.evaluation import Evaluation, Pace, summary, write
 from unipic.jobs.shapes.questions import Settings, judged, png, rows_of, shuffled, write_manifest
 from unipic.jobs.shapes.score_tables import show, tables
@@ -109,3 +110,16 @@ def test_a_manifest_that_says_the_same_is_not_touched_and_another_is_refused(tmp
     with pytest.raises(JobError, match=r"m\.parquet exists with other rows"):
         write_manifest(path, [{"id": "a", "prompt": "y"}])
     assert rows_of(tmp_path / "nothing") == {}
+
+
+def test_an_evaluations_option_that_no_job_takes_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--num-iterations", "5000", "--batch-size", "9999", "--output", str(tmp_path / "evaluation")]
+    with pytest.raises(SystemExit, match="1"):
+        main(["evaluate", "shapes", *options])
+    said = capsys.readouterr().err
+    assert "--num-iterations: must be at most 4096, got 5000" in said
+    assert "--batch-size: must be at most 4096, got 9999" in said
+    assert "pydantic" not in said and "fault of UniPic" not in said
+    assert not (tmp_path / "evaluation").exists()

@@ -11,7 +11,7 @@ from unipic.pipeline.execution.ray_exposure import exposure, warning
 @pytest.mark.parametrize("mode", ["", "disabled", "DISABLED"])
 def test_nodes_that_others_reach_without_a_token_are_named_with_the_remedy(mode: str) -> None:
     said = warning(["127.0.0.1", "10.0.0.5", "10.0.0.6", "fd00::7", "10.0.0.8"], auth_mode=mode)
-    assert "at 10.0.0.5, 10.0.0.6, fd00::7 and 1 more and asks for no token" in said
+    assert "at 10.0.0.5, 10.0.0.6, fd00::7 and 1 more and requires no token" in said
     assert "ray get-auth-token --generate" in said and "RAY_AUTH_MODE=token" in said
 
 

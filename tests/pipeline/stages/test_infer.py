@@ -14,14 +14,16 @@ from tests.fakes import BrokenEngine, FakeEngine, first_unit, make_job, write_pr
 from unipic.pipeline.errors import EngineError
 from unipic.pipeline.stages.infer import CRASHES_BEFORE_SPLIT, Replica
 from unipic.pipeline.stages.prepare import prepare
-from unipic.pipeline.supervision.admission import LOAD_DEATHS, PATIENCE_S, Gate
-from unipic.pipeline.supervision.supervisor import Start, Supervisor
+from unipic.pipeline.stages.tables import ANSWERED, KEEP
+from unipic.pipeline.supervision.supervisor import Supervisor, UnitHistory
 
 
-def answered(tmp_path: Path, prompts: Sequence[str | None], door: Supervisor | None = None, **changes: Any) -> pa.Table:
+def answered(
+    tmp_path: Path, prompts: Sequence[str | None], supervisor: Supervisor | None = None, **changes: Any
+) -> pa.Table:
     write_prompts(tmp_path / "manifest" / "a.parquet", prompts)
     unit, context = first_unit(make_job(tmp_path, **changes))
-    return Replica(context, door or Supervisor(), FakeEngine).answer(unit, prepare(unit, context))
+    return Replica(context, supervisor or Supervisor(), FakeEngine).answer(unit, prepare(unit, context))
 
 
 def kinds(table: pa.Table) -> list[str | None]:
@@ -72,7 +74,7 @@ class DyingEngine(FakeEngine):
 
 
 class Deaf(Supervisor):
-    """A supervisor that a dying replica can no longer tell anything."""
+    """A supervisor that a dying replica can no longer report to."""
 
     def answered(self, unit: str, rows: tuple[int, int], count: int) -> None:
         if count:
@@ -92,7 +94,7 @@ def test_a_row_that_keeps_killing_replicas_is_found_by_bisection_and_no_innocent
     while True:
         try:
             replica = Replica(context, supervisor, DyingEngine)
-            start = supervisor.start(unit.id, replica.name)
+            start = supervisor.start_unit(unit.id, replica.name)
             assert start is not None
             table = replica.answer(unit, prepare(unit, context), start.crashed)
             break
@@ -109,10 +111,10 @@ def test_one_death_alone_changes_nothing_but_the_number_of_attempts(tmp_path: Pa
     supervisor = Supervisor()
     undisturbed = answered(tmp_path, ["a", "b", "c"])
     unit, context = first_unit(make_job(tmp_path))
-    supervisor.start(unit.id, "gone")
+    supervisor.start_unit(unit.id, "gone")
     supervisor.attempt(unit.id, (0, 3), "gone")
-    start = supervisor.start(unit.id, "new")
-    assert start == Start([(0, 3)])
+    start = supervisor.start_unit(unit.id, "new")
+    assert start == UnitHistory([(0, 3)])
     again = Replica(context, supervisor, FakeEngine).answer(unit, prepare(unit, context), start.crashed)
     assert again.column("answer") == undisturbed.column("answer")
     assert facts(again)["attempts"] == 2 and facts(again)["resized"] is False
@@ -139,39 +141,12 @@ def test_an_engine_that_drops_an_answer_shifts_no_other_row(tmp_path: Path) -> N
     assert "gave 0 answers for 1 rows" in table.column("fault")[0].as_py()["message"]
 
 
-def test_what_was_answered_is_told_with_the_next_attempt_and_blames_nobody(tmp_path: Path) -> None:
-    supervisor = Supervisor()
-    for unit in ("a", "b"):
-        supervisor.start(unit, "one")
-    supervisor.attempt("a", (0, 4), "one")
-    supervisor.attempt("b", (0, 4), "one", [("a", (0, 4), 4)])
-    assert (supervisor.rows_answered, supervisor.start("a", "two")) == (4, Start([]))
-    assert supervisor.start("b", "two") == Start([(0, 4)])
-    supervisor.attempt("b", (0, 2), "two")
-    supervisor.all_answered([("b", (0, 2), 2)])
-    assert (supervisor.rows_answered, supervisor.start("b", "two")) == (6, Start([(0, 4)]))
+@pytest.mark.parametrize("task", ["generate", "edit", "caption"])
+def test_what_comes_out_has_the_answered_schema_then_the_kept_columns(tmp_path: Path, task: str) -> None:
+    from PIL import Image
 
-
-@pytest.mark.parametrize("order", ["answers", "dies answering", "dies loading"])
-def test_the_gate_lets_one_replica_load_first_and_knows_a_death_by_who_asks_again(order: str) -> None:
-    gate = Gate()
-    assert (gate.ask("one"), gate.ask("two")) == ("first", "wait")
-    if order == "dies loading":
-        assert [gate.ask("one") for _ in range(LOAD_DEATHS)] == ["first"] * (LOAD_DEATHS - 1) + ["leave"]
-        assert gate.ask("two") == "leave" and gate.report().failure is not None
-        return
-    gate.loaded(3.1)
-    assert gate.ask("two") == "wait"
-    if order == "answers":
-        gate.passed("one row answered in 0.2 s")
-        assert gate.report().said == "one replica loaded in 3.1 s, one row answered in 0.2 s"
-    else:
-        assert gate.ask("one") == "load"
-    assert gate.report().open and gate.ask("two") == gate.ask("three") == "load"
-
-
-def test_replicas_do_not_wait_for_ever_for_one_whose_node_is_lost() -> None:
-    gate = Gate()
-    gate.ask("lost")
-    gate.since -= PATIENCE_S
-    assert gate.ask("two") == "load"
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["p", ""], image=[str(tmp_path / "a.png")] * 2, tag=["x", "y"])
+    unit, context = first_unit(make_job(tmp_path, task, input__keep=["tag"], input__allow_outside_root=True))
+    table = Replica(context, Supervisor(), FakeEngine).answer(unit, prepare(unit, context))
+    assert table.schema.remove_metadata() == pa.schema([*ANSWERED, (f"{KEEP}tag", pa.string())])

@@ -1,0 +1,53 @@
+"""How a run ended: what the driver believes, compared with what storage shows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from unipic.pipeline.errors import EngineError
+from unipic.pipeline.execution.progress import Result
+from unipic.pipeline.execution.stop_policy import StopPolicy
+from unipic.pipeline.execution.tally import Tally
+from unipic.pipeline.output.reconciliation import Account
+from unipic.pipeline.supervision.failures import Failure
+
+RESUME = "Committed units are safe; run the same command again to resume."
+
+
+def raise_fatal(failure: Failure) -> None:
+    """Raises EngineError: `failure` ended the run."""
+    remedy = "No unit was started." if failure.stage == "preflight" else RESUME
+    error = EngineError(f"{failure.stage}: {failure.message}", remedy=remedy)
+    error.add_note(failure.details)
+    raise error
+
+
+def conclude(tally: Tally, policy: StopPolicy, account: Account, *, seconds: float, output: str) -> Result:
+    """The result of a run that no failure ended.
+
+    Args:
+        account: what storage shows now.
+
+    Raises:
+        EngineError: units are missing though there was no reason to stop.
+    """
+    missing = tally.rows_total - account.ok - account.rejected
+    complete = account.complete and missing == 0
+    if not complete and not policy.stopping:
+        lack = account.lack() or "the receipts' counts are wrong"
+        rows = f", {missing} rows have no outcome" if missing else ""
+        message = f"Ray stopped without an error before all units were done: {lack}{rows}"
+        raise EngineError(message, remedy=RESUME)
+    over = account.rejected_by_now > policy.rejected_allowed
+    outcome: Literal["done", "rejected", "stopped"] = "rejected" if over else "done" if complete else "stopped"
+    return Result(
+        outcome=outcome,
+        rows=tally.rows_total,
+        ok=account.ok,
+        rejected=account.rejected,
+        earlier=tally.earlier + account.rows_behind,
+        seconds=seconds,
+        message=policy.reason
+        or (f"{account.rejected} rows rejected, {policy.rejected_allowed} allowed" if over else ""),
+        output=output,
+    )

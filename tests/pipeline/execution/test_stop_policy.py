@@ -1,0 +1,102 @@
+"""Each reason to stop, with a clock that a test moves."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clock import FakeClock
+from tests.fakes import make_job
+from unipic.pipeline.execution.stop_policy import StopPolicy
+from unipic.pipeline.execution.tally import Tally
+from unipic.pipeline.supervision.admission import LOAD_DEATH, LOAD_DEATHS
+from unipic.pipeline.supervision.failures import Failure
+from unipic.pipeline.supervision.health import Health
+
+HOUR_S = 3600.0
+
+
+def policy_of(root: Path, clock: FakeClock | None = None, *, stop: bool = False, **limits: Any) -> StopPolicy:
+    job = make_job(root, **{f"limits__{name}": value for name, value in limits.items()})
+    return StopPolicy(job, 100, stop_requested=lambda: stop, now=(clock or FakeClock()).now)
+
+
+def tally(rejected: int = 0) -> Tally:
+    return Tally(rows_total=100, units_total=10, rejected=rejected)
+
+
+def test_without_a_reason_a_run_goes_on(tmp_path: Path) -> None:
+    policy = policy_of(tmp_path)
+    assert not policy.check(tally(), None) and not policy.check(tally(), Health())
+    assert not policy.stopping
+
+
+def test_the_user_may_ask_to_stop(tmp_path: Path) -> None:
+    policy = policy_of(tmp_path, stop=True)
+    assert policy.check(tally(), None) and policy.reason == "asked to stop"
+
+
+def test_more_rejected_rows_than_allowed_stop_it(tmp_path: Path) -> None:
+    policy = policy_of(tmp_path, max_rejected="10%")
+    assert not policy.check(tally(rejected=10), None)
+    assert policy.check(tally(rejected=11), None)
+    assert policy.reason == "11 rows rejected, limits.max_rejected allows 10 of 100"
+
+
+@pytest.mark.parametrize(
+    ("limits", "begins", "lasts_s"),
+    [
+        ({"max_hours": 2.0}, datetime(2026, 1, 31, 22, 0), 2 * HOUR_S),
+        ({"until": "07:00"}, datetime(2026, 1, 31, 22, 0), 9 * HOUR_S),
+        ({"until": "07:00"}, datetime(2026, 1, 31, 7, 0), 24 * HOUR_S),
+        ({"until": "07:00"}, datetime(2026, 1, 31, 6, 59), 60),
+        ({"until": "07:00", "max_hours": 1.0}, datetime(2026, 1, 31, 2, 0), HOUR_S),
+        ({"until": "07:00", "max_hours": 8.0}, datetime(2026, 1, 31, 2, 0), 5 * HOUR_S),
+    ],
+)
+def test_the_earlier_of_both_deadlines_stops_it(
+    tmp_path: Path, limits: dict[str, Any], begins: datetime, lasts_s: float
+) -> None:
+    clock = FakeClock(0.0, midnight=begins)
+    policy = policy_of(tmp_path, clock, **limits)
+    clock.advance(lasts_s - 1)
+    assert not policy.check(tally(), None)
+    clock.advance(1)
+    assert policy.check(tally(), None) and policy.reason.startswith("the deadline ")
+
+
+def test_a_stall_stops_it_and_says_what_replicas_are_doing(tmp_path: Path) -> None:
+    policy = policy_of(tmp_path, stall_s=60.0)
+    assert not policy.check(tally(), Health(since_progress_s=60.0))
+    assert policy.check(tally(), Health(since_progress_s=61.0, replicas=1))
+    assert policy.reason == "no progress for 61 s: no replica has a unit"
+
+
+def test_replicas_that_die_loading_one_after_the_other_stop_it_with_an_error(tmp_path: Path) -> None:
+    policy = policy_of(tmp_path, stall_s=600.0)
+    most = policy.replicas_max + LOAD_DEATHS
+    assert not policy.check(tally(), Health(loading=most - 1))
+    assert policy.check(tally(), Health(loading=most)) and policy.reason == LOAD_DEATH
+    assert policy.fatal is not None and policy.fatal.stage == "replica"
+
+
+def test_a_store_that_refuses_stops_it_resumably_and_any_other_failure_with_an_error(tmp_path: Path) -> None:
+    resumable = policy_of(tmp_path)
+    resumable.record(Failure("AccessDenied", "no access", "finish", storage=True))
+    assert resumable.check(tally(), None) and resumable.reason == "no access" and resumable.fatal is None
+    fatal = policy_of(tmp_path)
+    first, second = (Failure("EngineError", text, "replica") for text in ("first", "second"))
+    fatal.record(first)
+    fatal.record(second)
+    assert fatal.check(tally(), None) and fatal.reason == "first" and fatal.fatal == first
+
+
+def test_the_first_reason_counts(tmp_path: Path) -> None:
+    clock = FakeClock()
+    policy = policy_of(tmp_path, clock, max_hours=1.0, max_rejected=0)
+    clock.advance(HOUR_S)
+    policy.check(tally(), None)
+    assert policy.check(tally(rejected=5), None) and policy.reason.startswith("the deadline")

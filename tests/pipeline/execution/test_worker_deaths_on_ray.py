@@ -1,0 +1,69 @@
+"""On real Ray, in a process of its own: what a user reads when replicas die."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import all_rows, make_job
+from tests.places import ROOT
+from unipic.pipeline.execution.work_queue import UNIT_ATTEMPTS
+from unipic.pipeline.supervision.failures import DEATHS_PER_ATTEMPT
+
+REAL = """
+import os, signal, sys, time
+from pathlib import Path
+from unipic.pipeline.errors import EngineError
+from unipic.pipeline.run import run
+from tests.fakes import FakeEngine, make_job, write_prompts
+
+root, deaths = Path(sys.argv[1]), int(sys.argv[2])
+
+class DiesAnswered(FakeEngine):
+    doomed = False
+    def answer(self, rows):
+        self.doomed |= any(row["prompt"] == "deadly" for row in rows)
+        return super().answer(rows)
+    def facts(self):
+        died = len(list(root.glob("death-*")))
+        if self.doomed and died < deaths:
+            (root / f"death-{died}").touch()
+            time.sleep(0.5)  # what was answered is on its way to the supervisor
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().facts()
+
+if __name__ == "__main__":
+    write_prompts(root / "manifest" / "a.parquet", [*(f"row {n}" for n in range(9)), "deadly"])
+    try:
+        print(run(make_job(root), make_engine=DiesAnswered).outcome)
+    except EngineError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("deaths", "said", "rows"),
+    [
+        (1, "done\n", 10),
+        pytest.param(
+            1000, "replica: a.parquet, rows 8 to 9: 3 processes died while they held", 8, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_on_real_ray_replicas_that_die_outside_a_micro_batch_leave_our_words_alone(
+    deaths: int, said: str, rows: int, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(REAL)
+    path = os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path)])
+    env = {**os.environ, "PYTHONPATH": path, "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, str(script), str(tmp_path), str(deaths)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=250, check=False)
+    assert done.stdout.startswith(said) and done.stdout.count("\n") == 1, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert len(list(tmp_path.glob("death-*"))) == min(deaths, DEATHS_PER_ATTEMPT * UNIT_ATTEMPTS)
+    assert len(all_rows(make_job(tmp_path))) == rows
