@@ -8,11 +8,11 @@ import typer
 
 
 def print_example(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which one; without it, their names.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The example; default: list their names.")] = None,
 ) -> None:
     """Print an example job file.
 
-    The examples are part of the installed package. Save one and edit it.
+    The package contains commented examples of all tasks. Save one and edit it, or let `unipic init` write a job.
 
     \b
     Examples:

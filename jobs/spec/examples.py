@@ -19,8 +19,8 @@ def examples() -> dict[str, Path]:
 
 
 def example(name: str) -> Path:
-    """Raises SpecError where there is no example of this name."""
+    """The path of one example. Raises SpecError for an unknown name."""
     known = examples()
     if name not in known:
-        raise SpecError(f"there is no example {name!r}", remedy=f"The examples are {', '.join(known)}.")
+        raise SpecError(f"no example is named {name!r}", remedy=f"The examples are {', '.join(known)}.")
     return known[name]

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 import typer
 import yaml
 
+from tests.inprocess import run_here
 from tests.places import ROOT
+from unipic.jobs import cli
 from unipic.jobs.cli import app
 from unipic.jobs.spec.load import json_schema, load_job
 from unipic.pipeline.errors import SpecError
+from unipic.pipeline.job import Job
+from unipic.pipeline.stages.engine import UniPicEngine
 
 JOB_FILES = sorted((ROOT / "configs").glob("*.yaml"))
 SCHEMA = ROOT / "configs" / "job.schema.json"
@@ -84,7 +90,7 @@ def test_every_make_target_and_file_a_document_names_exists(document: str) -> No
         assert (ROOT / name).is_file(), f"{document} names {name}"
 
 
-def test_the_readmes_job_is_valid_and_its_faults_are_told_as_it_shows(tmp_path: Path) -> None:
+def test_the_readmes_job_is_valid_and_its_faults_are_reported_as_shown(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text()
     job = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[0]
     path = tmp_path / "my-job.yaml"
@@ -97,6 +103,36 @@ def test_the_readmes_job_is_valid_and_its_faults_are_told_as_it_shows(tmp_path: 
         assert fault.replace(str(path), "my-job.yaml") in text
 
 
-def test_no_credentials_stand_in_job_files() -> None:
+def test_job_files_contain_no_credentials() -> None:
     for path in JOB_FILES:
         assert not re.search(r"AKIA|secret[_a-z]*: *\S|password: *\S", path.read_text())
+
+
+def quick_start() -> list[str]:
+    """The command lines of the README's first code block."""
+    block = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[0]
+    return [line.split("  #")[0].strip() for line in block.splitlines() if line.strip()]
+
+
+def test_the_readmes_quick_start_works_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(job: Job, **_: object) -> SimpleNamespace:
+        run_here(job, make_engine=UniPicEngine)
+        return SimpleNamespace(
+            outcome="done", rows=2, ok=2, rejected=0, earlier=0, seconds=1.0, message="", output=job.output.uri
+        )
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unipic.pipeline.run.run", run)
+    for line in quick_start():
+        if not line.startswith("unipic "):
+            subprocess.run(["sh", "-c", line], check=True)
+            continue
+        command, _, target = line.partition(" > ")
+        with pytest.raises(SystemExit, match=r"^0$"):
+            cli.main(shlex.split(command)[1:])
+        printed = capfd.readouterr().out
+        if target:
+            Path(target).write_text(printed)
+    assert "prompt  a red circle" in printed and "prompts.csv, row 0" in printed
