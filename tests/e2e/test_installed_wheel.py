@@ -43,6 +43,13 @@ unipic.rum(job)
 """
 
 
+LIBRARIES = """[mypy]
+[mypy-torch.*,transformers.*,ray.*,pyarrow.*,numpy.*]
+follow_imports = skip
+"""
+"""Keeps the type checker out of large libraries: what is asked is whether it knows ours."""
+
+
 def call(*command: str | Path, folder: Path) -> str:
     """What the command prints, run in `folder` by an environment that knows nothing of this checkout."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
@@ -130,6 +137,7 @@ def test_a_run_works_in_a_folder_that_has_the_users_own_model_pipeline_and_jobs(
 @pytest.mark.slow
 def test_a_type_checker_knows_the_installed_package(python: Path, clashes: Path) -> None:
     (clashes / "snippet.py").write_text(SNIPPET)
+    (clashes / "mypy.ini").write_text(LIBRARIES)
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "snippet.py"]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
     done = subprocess.run(command, cwd=clashes, env=environment, capture_output=True, text=True, timeout=280)
