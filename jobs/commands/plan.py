@@ -48,9 +48,11 @@ def plan_job(
     resolved = load_job(job, overrides or ())
 
     from unipic.pipeline.plan import plan
+    from unipic.pipeline.storage.remote import PATIENCE_S
     from unipic.pipeline.storage.storage import Storage
 
-    planned = plan(resolved, Storage(resolved.storage), all_ids=ids, probe=probe)
+    storage = Storage(resolved.storage, patience_s=PATIENCE_S)
+    planned = plan(resolved, storage, all_ids=ids, probe=probe)
     if json:
         typer.echo(as_json(planned))
         return

@@ -31,8 +31,10 @@ def show_status(
       unipic status s3://datasets/pictures --endpoint-url http://127.0.0.1:9000
     """
     from unipic.pipeline.audit.status import status
+    from unipic.pipeline.storage.remote import PATIENCE_S
 
-    current = status(output, storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous))
+    storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous, patience_s=PATIENCE_S)
+    current = status(output, storage)
     if json:
         typer.echo(as_json(current))
         return

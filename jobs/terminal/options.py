@@ -33,11 +33,18 @@ Region = Annotated[str | None, typer.Option(metavar="NAME", help="Region of the 
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Send unsigned requests (public buckets).")]
 
 
-def storage_from_options(*, endpoint_url: str | None, region: str | None, anonymous: bool) -> Storage:
-    """The storage that the options describe; credentials come from the environment. Raises as `storage_options`."""
+def storage_from_options(
+    *, endpoint_url: str | None, region: str | None, anonymous: bool, patience_s: float | None = None
+) -> Storage:
+    """The storage that the options describe; credentials come from the environment. Raises as `storage_options`.
+
+    Args:
+        patience_s: the longest time for one operation; without it, as long as its attempts take.
+    """
     from unipic.pipeline.storage.storage import Storage
 
-    return Storage(storage_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous))
+    options = storage_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    return Storage(options, patience_s=patience_s)
 
 
 def storage_options(*, endpoint_url: str | None, region: str | None, anonymous: bool) -> StorageOptions:

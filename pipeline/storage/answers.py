@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,15 +27,43 @@ class Contact:
     is_s3: bool = False
 
 
-class SameOrigin(AIOHTTPSession):
-    """An HTTP session that takes no answer from another host than it asked."""
+def checked_session(contact: Contact) -> type:
+    """An HTTP session for botocore whose answers come from the host that was asked, and from S3 as far as one can tell.
 
-    async def send(self, request: Any) -> Any:
-        answer = await super().send(request)
-        asked, came = urlsplit(request.url), urlsplit(answer.url)
-        if (asked.scheme, asked.netloc) != (came.scheme, came.netloc):
-            raise redirected(request.url, answer.url)
-        return answer
+    It looks at answers before botocore does: that makes errors of what it cannot parse, and empty folders of pages.
+    """
+
+    class CheckedSession(AIOHTTPSession):
+        async def send(self, request: Any) -> Any:
+            answer = await super().send(request)
+            asked, came = urlsplit(request.url), urlsplit(answer.url)
+            if (asked.scheme, asked.netloc) != (came.scheme, came.netloc):
+                raise redirected(request.url, answer.url)
+            body = b"" if request.stream_output and answer.status_code < 300 else await answer.content
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            _check(contact, request, status=answer.status_code, headers=headers, body=body)
+            return answer
+
+    return CheckedSession
+
+
+def _check(contact: Contact, request: Any, *, status: int, headers: dict[str, str], body: bytes) -> None:
+    """Raises StorageError for an answer that no S3 store gives.
+
+    Args:
+        body: empty where it is an object's content, which is still to come.
+    """
+    endpoint_url = "{0.scheme}://{0.netloc}".format(urlsplit(request.url))
+    if 300 < status < 400 and status != 304 and "x-amz-bucket-region" not in headers:
+        raise redirected(request.url, headers.get("location", ""))
+    marks = any(name.startswith("x-amz-") for name in headers) or not headers.get("etag", "W/").startswith("W/")
+    page = PAGE.match(body) or (status == 200 and not body and not marks and "/html" in headers.get("content-type", ""))
+    if page and status < 500 and status != 429:  # a proxy in front of a busy store answers with a page, too
+        raise not_an_endpoint(endpoint_url, f"a web page (HTTP {status})")
+    if status == 200 and "list-type=2" in request.url and LIST_MARK not in body[:4096]:
+        raise not_an_endpoint(endpoint_url, "something other than a listing")
+    contact.answered = True
+    contact.is_s3 = contact.is_s3 or marks or b"<Error>" in body[:4096]
 
 
 def version_of(answer: dict[str, Any]) -> str:
@@ -64,24 +91,3 @@ async def read_body(
     finally:
         answer["Body"].close()
     return b"".join(chunks)
-
-
-def answer_check(contact: Contact, endpoint_url: str) -> Callable[..., None]:
-    """What looks at each answer before it is parsed: a web page is no listing, nor is it an object.
-
-    It knows nothing of the client, so that this can be collected.
-    """
-
-    def check(operation_model: Any, response_dict: Any, **_: Any) -> None:
-        headers, status = response_dict["headers"], int(response_dict["status_code"])
-        body = response_dict["body"] if isinstance(response_dict["body"], bytes) else b""  # else an object's content
-        passing = status >= 500 or status == 429  # a proxy before a store says so with a page, too
-        if PAGE.match(body) and not passing:
-            raise not_an_endpoint(endpoint_url, f"a web page (HTTP {status})")
-        if operation_model.name == "ListObjectsV2" and status == 200 and LIST_MARK not in body[:4096]:
-            raise not_an_endpoint(endpoint_url, "something other than a listing")
-        contact.answered = True
-        marks = any(name.lower().startswith("x-amz-") for name in headers) or "etag" in headers
-        contact.is_s3 = contact.is_s3 or marks or b"<Error>" in body[:4096]
-
-    return check

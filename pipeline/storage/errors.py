@@ -129,6 +129,11 @@ def from_request(error: BaseException, uri: str) -> StorageError | None:
         if isinstance(cause, boto.ClientError):
             return _answer_error(cause.response, uri)
         cause = cause.__cause__
+    if isinstance(error, boto.HTTPClientError) and isinstance(inner := error.kwargs.get("error"), Exception):
+        if isinstance(inner, aiohttp.TooManyRedirects):
+            return redirected(uri, "")
+        if isinstance(inner, aiohttp.ClientResponseError):
+            return StorageUnavailable(f"{uri} could not be reached: the answer is not HTTP.")
     if isinstance(error, boto.ParamValidationError):
         return StorageError(f"{uri} is not a valid address: {str(error).splitlines()[-1]}.")
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from unipic.pipeline.errors import StorageError
@@ -11,8 +12,15 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def is_s3(uri: str) -> bool:
-    """Whether `uri` is on S3; any other scheme than file: is refused with StorageError."""
-    if uri.startswith("s3://"):
+    """Whether `uri` is on S3. Raises StorageError for other schemes than file:, and for what no path can hold."""
+    on_s3 = uri.startswith("s3://")
+    if "\0" in uri:
+        raise StorageError(f"{uri!r} has a NUL character in it, which no path can hold.")
+    try:
+        uri.encode() if on_s3 else os.fsencode(uri)
+    except UnicodeEncodeError:
+        raise StorageError(f"{uri!r} has characters in it that are not valid Unicode.") from None
+    if on_s3:
         return True
     scheme = _SCHEME.match(uri)
     if scheme is not None and scheme[1].lower() != "file" and "://" in uri:

@@ -16,8 +16,8 @@ from unipic.pipeline.storage.waiting import Waiting, attempts
 if TYPE_CHECKING:
     from unipic.pipeline.storage.s3 import S3
 
-FIRST_ANSWER_S = 45.0
-"""How long an operation may take against an endpoint that has never answered this process."""
+PATIENCE_S = 45.0
+"""How long an operation may take against an endpoint that has never answered, or for a person who waits for it."""
 IF_ABSENT = {"IfNoneMatch": "*"}
 T = TypeVar("T")
 Facts = tuple[str, int, str]
@@ -106,7 +106,7 @@ class Remote:
         return False
 
     def _do(self, verb: str, uri: str, call: Callable[[S3, Waiting], T], *, upload_bytes: int = 0) -> T:
-        patience_s = self._patience_s or (math.inf if self._s3 is not None and self._s3.answered else FIRST_ANSWER_S)
+        patience_s = self._patience_s or (math.inf if self._s3 is not None and self._s3.answered else PATIENCE_S)
         what = f"{self._options.endpoint_url or 'S3'}: {verb} {uri}"
         waiting = Waiting(what, patience_s, upload_bytes=upload_bytes)
         return attempts(lambda: call(self._connected(waiting), waiting), waiting, self._options)

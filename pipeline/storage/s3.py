@@ -13,8 +13,8 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore import UNSIGNED
 
-from unipic.pipeline.errors import ObjectMissing, StorageError, StorageUnavailable
-from unipic.pipeline.storage.answers import MODIFIED, Contact, SameOrigin, answer_check, read_body, version_of
+from unipic.pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageUnavailable
+from unipic.pipeline.storage.answers import MODIFIED, Contact, checked_session, read_body, version_of
 from unipic.pipeline.storage.errors import ConditionFailed, from_request
 from unipic.pipeline.storage.event_loop import EventLoop
 from unipic.pipeline.storage.options import StorageOptions
@@ -106,8 +106,8 @@ class S3:
     def head(self, uri: str, waiting: Waiting) -> tuple[int, str]:
         try:
             answer = self._call(uri, "HEAD", lambda: self._client.head_object(**_address(uri)), waiting)
-        except ObjectMissing:
-            if not self._contact.is_s3:  # a web server says 404, too; only the page behind it tells
+        except (ObjectMissing, AccessDenied):
+            if not self._contact.is_s3:  # a web server says 403 and 404, too; only the page behind it tells
                 self.get(uri, None, waiting)
             raise
         if answer.get("ContentLength") is None:
@@ -170,7 +170,7 @@ class S3:
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": REQUEST_TIMEOUT_S,
             "max_pool_connections": MAX_CONNECTIONS,
-            "http_session_cls": SameOrigin,
+            "http_session_cls": checked_session(self._contact),
         }
         if options.endpoint_url is not None:  # many stores that are not AWS reject the newer checksum headers
             config |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
@@ -179,9 +179,7 @@ class S3:
         creating = get_session().create_client(
             "s3", endpoint_url=options.endpoint_url, region_name=options.region, config=AioConfig(**config)
         )
-        client = await self._loop.resources.enter_async_context(creating)
-        client.meta.events.register("before-parse.s3", answer_check(self._contact, client.meta.endpoint_url))
-        return client
+        return await self._loop.resources.enter_async_context(creating)
 
     @asynccontextmanager
     async def _deadline(self, what: str, waiting: Waiting, *, upload_bytes: int = 0) -> AsyncIterator[asyncio.Timeout]:
