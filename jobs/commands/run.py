@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +15,13 @@ from unipic.jobs.terminal.exit_codes import DONE, INTERRUPTED, REJECTED, RESUME,
 from unipic.jobs.terminal.formatting import count, duration, rate
 from unipic.jobs.terminal.options import JobFile, Set
 from unipic.jobs.terminal.progress import Display
+from unipic.jobs.terminal.rejections import kind_lines
 from unipic.jobs.terminal.signals import Signals
 
 if TYPE_CHECKING:
     from unipic.pipeline.job import Job
     from unipic.pipeline.run import Result
+    from unipic.pipeline.storage.options import StorageOptions
 
 
 class Changed(StrEnum):
@@ -77,7 +81,7 @@ def run_job(
         except KeyboardInterrupt:
             display.print(INTERRUPTED)
             raise typer.Exit(STOPPED) from None
-    _print_result(result)
+    _print_result(result, resolved.storage)
     raise typer.Exit({"done": DONE, "rejected": REJECTED, "stopped": STOPPED}[result.outcome])
 
 
@@ -97,7 +101,7 @@ def _run(
     )
 
 
-def _print_result(result: Result) -> None:
+def _print_result(result: Result, storage: StorageOptions) -> None:
     rows = f"{result.ok:,} of {count(result.rows, 'row')} ok, {result.rejected:,} rejected"
     new = result.ok + result.rejected - result.earlier
     pace = f"{duration(result.seconds)}, {rate(new / result.seconds, 'rows')}" if new and result.seconds > 0 else "none"
@@ -107,6 +111,18 @@ def _print_result(result: Result) -> None:
         typer.echo(f"  reason    {result.message}")
     typer.echo(f"  output    {result.output}")
     if result.rejected:
-        typer.echo(f"  rejected  {result.output.rstrip('/')}/rejected lists the rejected rows with their reasons")
+        for line in _rejected_lines(result.output, storage):
+            typer.echo(f"  rejected  {line}")
     if result.outcome == "stopped":
         typer.echo(f"  resume    {RESUME}")
+
+
+def _rejected_lines(output: str, options: StorageOptions) -> Iterator[str]:
+    """The kinds of rejected rows with an example each; a store that fails now costs only these lines."""
+    from unipic.pipeline.audit.rejections import summarise
+    from unipic.pipeline.errors import UniPicError
+    from unipic.pipeline.storage.storage import Storage
+
+    with contextlib.suppress(UniPicError):
+        yield from kind_lines(summarise(output, Storage(options)))
+    yield f"`unipic rejected {output}` lists them"

@@ -9,6 +9,7 @@ import typer
 
 from unipic.jobs.terminal.formatting import as_json, duration, rate
 from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
+from unipic.jobs.terminal.rejections import kind_lines
 
 if TYPE_CHECKING:
     from unipic.pipeline.audit.status import Status
@@ -45,13 +46,12 @@ def show_status(
 def _lines(current: Status) -> list[str]:
     done = current.ok + current.rejected
     share = f" ({100 * done / current.rows:.0f} %)" if current.rows else ""
-    state = "finished" if current.finished else "running" if current.at_work else "not finished, no active run"
     lines = [
-        f"{current.name} ({current.task}): {state}",
+        f"{current.name} ({current.task}): {_state(current)}",
         f"  rows      {done:,} of {current.rows:,} done{share}, {current.rejected:,} rejected",
     ]
     if current.rejected:
-        lines.append(f"  rejected  {current.rejected:,}: {_kinds(current)}")
+        lines += [f"  rejected  {text}" for text in kind_lines(current.rejections)]
     lines.append(f"  units     {current.units_done:,} of {current.units:,}")
     if current.last is not None:
         lines.append(f"  last      {duration(time.time() - current.last)} ago")
@@ -62,9 +62,12 @@ def _lines(current: Status) -> list[str]:
     return lines
 
 
-def _kinds(current: Status) -> str:
-    """`4 EmptyPrompt, 3 ForbiddenSource`."""
-    kinds = [f"{number:,} {kind}" for kind, number in current.rejected_kinds.items()]
-    if unknown := current.rejected - sum(current.rejected_kinds.values()):
-        kinds.append(f"{unknown:,} without a recorded reason")
-    return ", ".join(kinds)
+def _state(current: Status) -> str:
+    if current.finished:
+        return "finished"
+    if current.at_work:
+        return "running"
+    if current.rejected > current.rejected_allowed:
+        rest = "" if current.complete else ", not finished"
+        return f"too many rejected rows (limits.max_rejected allows {current.rejected_allowed:,}){rest}, no active run"
+    return "not finished, no active run"

@@ -132,11 +132,11 @@ def _writer(stream: IO[str], file_format: str, columns: Sequence[str]) -> Write:
 
         return write_line
     table = csv.writer(stream)  # lines end in CR LF, so that either of them alone is quoted in a cell
-    table.writerow([_harmless(name) for name in columns])
-    return lambda row: table.writerow([_harmless(row.get(name)) for name in columns])
+    table.writerow([harmless(name) for name in columns])
+    return lambda row: table.writerow([harmless(row.get(name)) for name in columns])
 
 
-def _harmless(cell: Any) -> Any:
+def harmless(cell: Any) -> Any:
     """`cell` as no spreadsheet takes it for a formula; numbers stay numbers."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 

@@ -1,26 +1,30 @@
-"""How an output stands, read from its folder alone: anyone with access can ask, running job or not."""
+"""The progress of an output, read from its folder, while a run is active or not."""
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from dataclasses import dataclass
 
+from unipic.pipeline.audit.rejections import RejectedKind, Summary
+from unipic.pipeline.job import Limits
 from unipic.pipeline.output.heartbeat import at_work
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.stages.commit import REJECTED_KINDS
 from unipic.pipeline.storage.storage import Storage
 
-RECENT_UNITS = 50  # the rate is that of the last units, not of a night that was interrupted
+RECENT_UNITS = 50  # for the rate, which an earlier interruption must not lower
 
 
 @dataclass(frozen=True)
 class Status:
-    """Counts and pace of one output, and who is at work on it. Rows are output rows; times are Unix seconds.
+    """Progress of one output and its active runs. Rows are output rows; times are Unix seconds.
 
     Attributes:
-        rejected_kinds: why rows were rejected → how many, most first; receipts of an older version do not say.
-        eta_s: None where no run is at work.
+        rejected_kinds: kind → rows, most frequent first.
+        rejections: the same with an example each.
+        rejected_allowed: how many rows `limits.max_rejected` allows.
+        eta_s: None without an active run.
+        complete: every row is accounted for.
+        finished: complete, and not more rows are rejected than allowed.
     """
 
     name: str
@@ -29,40 +33,44 @@ class Status:
     ok: int
     rejected: int
     rejected_kinds: dict[str, int]
+    rejections: tuple[RejectedKind, ...]
+    rejected_allowed: int
     units: int
     units_done: int
     rows_per_s: float
     eta_s: float | None
     started: float | None
     last: float | None
+    complete: bool
     finished: bool
     at_work: tuple[str, ...]
 
 
 def status(output_uri: str, storage: Storage) -> Status:
-    """Sum the receipts under `output_uri`.
+    """Adds up the receipts under `output_uri`.
 
     Raises:
-        OutputError: no run has begun there.
+        OutputError: the output has no run.
     """
     ledger = Ledger(output_uri, storage)
     run = ledger.recorded()
     samples = int(run.fields["params"].get("samples_per_row", 1))
     ok = rejected = done = 0
-    kinds: Counter[str] = Counter()
+    summary = Summary(ledger, run)
     first = float("inf")
     recent: list[tuple[float, int]] = []
     for receipt in ledger.receipts():
         done += 1
         ok += receipt.ok
         rejected += receipt.rejected
-        kinds.update(receipt.facts.get(REJECTED_KINDS, {}))
+        summary.add(receipt)
         at = float(receipt.facts.get("finished", 0.0))
         first = min(first, at)
         recent = heapq.nlargest(RECENT_UNITS, [*recent, (at, receipt.ok + receipt.rejected)])
     rows = sum(one.rows for one in run.files) * samples
     rate = _rate(sorted(recent))
     left = rows - ok - rejected
+    allowed = Limits(max_rejected=run.job["limits"]["max_rejected"]).rejected_allowed(rows)
     others = tuple(at_work(ledger, tidy=False))
     return Status(
         name=run.name,
@@ -70,14 +78,17 @@ def status(output_uri: str, storage: Storage) -> Status:
         rows=rows,
         ok=ok,
         rejected=rejected,
-        rejected_kinds=dict(kinds.most_common()),
+        rejected_kinds={kind.kind: kind.rows for kind in summary.kinds() if kind.kind},
+        rejections=summary.kinds(),
+        rejected_allowed=allowed,
         units=sum(-(-one.rows // run.rows_per_unit) for one in run.files),
         units_done=done,
         rows_per_s=rate,
         eta_s=left / rate if rate and left and others else None,
         started=first if recent else None,
         last=recent[0][0] if recent else None,
-        finished=left == 0,
+        complete=left == 0,
+        finished=left == 0 and rejected <= allowed,
         at_work=others,
     )
 

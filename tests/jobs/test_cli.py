@@ -31,6 +31,8 @@ COMMANDS = [
         "plan",
         "run",
         "status",
+        "rejected",
+        "example",
         "verify",
         "trace",
         "replay",

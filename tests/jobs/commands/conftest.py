@@ -29,7 +29,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         with pytest.raises(SystemExit, match=r"\d") as ended:
             cli.main([str(word) for word in words])
         said = capsys.readouterr()
-        assert "This is a fault of UniPic Batch itself" not in said.err
+        assert "This is a bug in UniPic Batch" not in said.err
         assert isinstance(ended.value.code, int)
         return ended.value.code, said.out, " ".join(said.err.split())
 

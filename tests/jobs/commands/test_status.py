@@ -72,12 +72,15 @@ def test_status_says_why_rows_were_rejected_and_after_a_retry_why_they_still_are
     write_prompts(tmp_path / "manifest" / "a.parquet", ["", f"flaky {mended}", *["well"] * 6, None, "well"])
     job = make_job(tmp_path)
     run_here(job)
-    assert "  rejected  3: 2 EmptyPrompt, 1 ReplicaFailed\n" in told(job.output.uri, capsys)
+    text = told(job.output.uri, capsys)
+    assert "  rejected  2 EmptyPrompt: the prompt is empty; e.g. row 0 of a.parquet, id a-0\n" in text
+    assert "  rejected  1 ReplicaFailed: " in text and "; e.g. row 1 of a.parquet, id a-1\n" in text
     said = json.loads(told(job.output.uri, capsys, "--json"))
     assert said["rejected_kinds"] == {"EmptyPrompt": 2, "ReplicaFailed": 1}
     mended.touch()
     retry_here(job)
-    assert "  rejected  2: 2 EmptyPrompt\n" in told(job.output.uri, capsys)
+    assert "  rejected  2 EmptyPrompt: the prompt is empty; e.g." in told(job.output.uri, capsys)
+    assert "ReplicaFailed" not in told(job.output.uri, capsys)
 
 
 def test_kinds_are_in_receipts_with_rejected_rows_alone_and_older_receipts_do_without(
@@ -92,4 +95,16 @@ def test_kinds_are_in_receipts_with_rejected_rows_alone_and_older_receipts_do_wi
         value = json.loads(path.read_text())
         value["facts"].pop(REJECTED_KINDS, None)
         path.write_text(json.dumps(value))
-    assert "  rejected  2: 2 without a recorded reason\n" in told(job.output.uri, capsys)
+    assert "  rejected  2 without a recorded reason\n" in told(job.output.uri, capsys)
+
+
+def test_an_output_with_too_many_rejected_rows_is_not_called_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["", "", *["fine"] * 6])
+    job = make_job(tmp_path, limits__max_rejected="10%")
+    run_here(job)
+    text = told(job.output.uri, capsys)
+    assert ": too many rejected rows (limits.max_rejected allows 0), no active run\n" in text and "finished" not in text
+    facts = json.loads(told(job.output.uri, capsys, "--json"))
+    assert facts["complete"] and not facts["finished"]

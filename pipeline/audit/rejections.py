@@ -1,0 +1,117 @@
+"""The rejected rows of an output: each with its reason, and per kind a count with one example."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unipic.pipeline.errors import UniPicError
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.run_record import Run
+from unipic.pipeline.records import Receipt
+from unipic.pipeline.stages.commit import REJECTED_KINDS
+from unipic.pipeline.storage.parquet import read_part
+from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.storage import Storage
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One rejected row.
+
+    Attributes:
+        file: the manifest file, by its name in the manifest.
+        row: its number in that file, from 0.
+        id: the manifest's id, None without one.
+        attempts: how often the row was attempted.
+    """
+
+    file: str
+    row: int
+    sample: int
+    id: str | None
+    kind: str
+    message: str
+    stage: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class RejectedKind:
+    """Rows rejected for one reason. `kind` is "" and `example` None if old receipts do not record it."""
+
+    kind: str
+    rows: int
+    example: Rejection | None
+
+
+def rejections(output_uri: str, storage: Storage, *, kind: str | None = None) -> Iterator[Rejection]:
+    """Every rejected row, in no particular order of units.
+
+    Args:
+        kind: only rows of this kind.
+
+    Raises:
+        OutputError: the output has no run, or a part is damaged.
+    """
+    ledger = Ledger(output_uri, storage)
+    run = ledger.recorded()
+    for receipt in ledger.receipts():
+        if receipt.rejected and kind in (None, *receipt.facts.get(REJECTED_KINDS, {kind: 0})):
+            yield from (row for row in _rejected(receipt, ledger, run) if kind in (None, row.kind))
+
+
+def summarise(output_uri: str, storage: Storage) -> tuple[RejectedKind, ...]:
+    """The kinds of rejected rows, most frequent first. Raises OutputError if the output has no run."""
+    ledger = Ledger(output_uri, storage)
+    summary = Summary(ledger, ledger.recorded())
+    for receipt in ledger.receipts():
+        summary.add(receipt)
+    return summary.kinds()
+
+
+class Summary:
+    """Counts rejected rows by kind, from receipts. It reads one part per kind, for the example."""
+
+    def __init__(self, ledger: Ledger, run: Run) -> None:
+        self.ledger = ledger
+        self.run = run
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, Rejection] = {}
+
+    def add(self, receipt: Receipt) -> None:
+        if not receipt.rejected:
+            return
+        kinds = receipt.facts.get(REJECTED_KINDS, {})
+        self.counts.update(kinds)
+        self.counts[""] += receipt.rejected - sum(kinds.values())
+        if kinds.keys() - self.examples.keys():
+            try:
+                for row in _rejected(receipt, self.ledger, self.run):
+                    self.examples.setdefault(row.kind, row)
+            except UniPicError:  # a damaged part costs an example, not the counts
+                return
+
+    def kinds(self) -> tuple[RejectedKind, ...]:
+        return tuple(RejectedKind(kind, n, self.examples.get(kind)) for kind, n in self.counts.most_common() if n)
+
+
+def _rejected(receipt: Receipt, ledger: Ledger, run: Run) -> Iterator[Rejection]:
+    column = run.fields["columns"].get("id")
+    wanted = ["rejection", *([column] if column and column != "rejection" else [])]
+    for part in receipt.parts:
+        if not part.path.startswith("rejected/"):
+            continue
+        for row in read_part(join(ledger.output_uri, part.path), ledger.storage, wanted).to_pylist():
+            fault, identity = row["rejection"], row.get(column) if column else None
+            yield Rejection(
+                file=receipt.file,
+                row=fault["source_row"],
+                sample=fault["sample"],
+                id=None if identity is None else str(identity),
+                kind=fault["kind"],
+                message=fault["message"],
+                stage=fault["stage"],
+                attempts=fault["attempts"],
+            )
