@@ -135,7 +135,7 @@ def plan(
 
 
 def _notes(manifest: Manifest, record: Run | None, *, conditional: bool) -> list[str]:
-    notes = []
+    notes = [*manifest.left_out]
     if record is not None and (gone := removed(record, manifest)):
         notes.append(rows_stay(gone))
     if not conditional:

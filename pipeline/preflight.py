@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from unipic.pipeline.context import RunContext
-from unipic.pipeline.errors import JobError, UniPicError, together
+from unipic.pipeline.errors import AccessDenied, JobError, OutputError, UniPicError, together
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.columns import bindings, column_faults
 from unipic.pipeline.manifests.manifest import Manifest
@@ -16,6 +17,7 @@ from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, describe, verify
 from unipic.pipeline.stages.engine import with_trained_size
+from unipic.pipeline.storage.paths import is_s3, local_path
 from unipic.pipeline.storage.storage import Storage
 
 T = TypeVar("T")
@@ -66,10 +68,44 @@ def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
     record = tried(lambda: ledger.check_owner(job, info.digest)) if info is not None else None
     if record is not None and manifest is not None and not may_have_changed:
         tried(lambda: ledger.check_unchanged(record, manifest, job))
+    tried(lambda: check_place(job.output.uri, manifest.folder if manifest is not None else "", storage))
     tried(lambda: storage.check_writable(job.output.uri))
     if faults or info is None or manifest is None:
         raise together(faults, JobError)
     return Sound(job, info, manifest, ledger, record)
+
+
+def check_place(output_uri: str, manifest_folder: str, storage: Storage) -> None:
+    """Refuse an output where its files and those of others would mix.
+
+    Raises:
+        OutputError: the output is the manifest's own folder, or lies inside another output.
+    """
+    output = _whole(output_uri)
+    if manifest_folder and _whole(manifest_folder) == output:
+        raise OutputError(
+            f"{output_uri} is the folder that the manifest is in, and an output's folder is its job's alone.",
+            remedy="Choose a folder below it, or another one.",
+        )
+    above = output.rpartition("/")[0]
+    while above.count("/") > (2 if is_s3(output) else 0):
+        if _is_output(above, storage):
+            raise OutputError(
+                f"{output_uri} is inside {above}, which is another job's output.",
+                remedy="Choose a folder outside of it.",
+            )
+        above = above.rpartition("/")[0]
+
+
+def _is_output(folder: str, storage: Storage) -> bool:
+    try:
+        return Ledger(folder, storage).run() is not None
+    except AccessDenied:  # credentials may be for what is below this folder alone
+        return False
+
+
+def _whole(uri: str) -> str:
+    return uri.rstrip("/") if is_s3(uri) else os.path.realpath(local_path(uri))
 
 
 def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]:

@@ -84,6 +84,8 @@ def run(
     asked = stop or threading.Event()
     policy = StopPolicy(job, work.tally.rows_total, stop_requested=asked.is_set)
     reporter = Reporter(on_progress, work.tally, policy)
+    for said in manifest.left_out:
+        reporter.note(said)
     if only is None and (gone := removed(record, manifest)):
         reporter.note(rows_stay(gone))
     if work.tally.units_left and not policy.check(work.tally, None):

@@ -20,10 +20,14 @@ from PIL.ImageFile import ImageFile
 from unipic.pipeline.errors import RowError
 from unipic.pipeline.images.archives import archive_start
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "DIB", "PCX", "SGI", "PSD", "TGA")
+"""Those whose header says how large the image is and whose decoder is compiled. Left out are containers of several
+images (ICO, ICNS), what other programs render (EPS, WMF) and decoders in Python, which take minutes (QOI, DDS).
+TGA comes last: its files do not begin with a signature."""
 _HEADER_FAULTS = (SyntaxError, IndexError, TypeError, struct.error)  # as `Image.open` passes on to the next format
 _SIGNATURE_BYTES = 16
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a segment, or of the end
+_AVIF = (b"avif", b"avis")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,13 +60,17 @@ def open_image(data: bytes, *, max_px: int | None, formats: tuple[str, ...] = FO
     """
     Image.init()
     for name in formats:
-        factory, accepts = Image.OPEN.get(name, (None, None))
-        if factory is None or (accepts is not None and accepts(data[:_SIGNATURE_BYTES]) is not True):
-            continue
+        factory, accepts = Image.OPEN[name]
         try:
+            if accepts is not None and accepts(data[:_SIGNATURE_BYTES]) is not True:
+                continue
             image = factory(BytesIO(data), "")
         except _HEADER_FAULTS:
             continue
+        except Exception:
+            if accepts is not None:
+                raise
+            continue  # without a signature to go by, it says nothing of bytes of another kind
         _check_size(image, max_px)
         return image
     raise UnidentifiedImageError("of no known format")
@@ -164,6 +172,8 @@ def _what_is_wrong(data: bytes, error: Exception) -> str:
     if kind:
         return f"The bytes are {kind}, not a picture."
     said = str(error) if not isinstance(error, UnidentifiedImageError) else "of no known format"
+    if data[4:8] == b"ftyp":
+        said = "it is a damaged AVIF file"
     if data[:4] == b"RIFF" and len(data) < int.from_bytes(data[4:8], "little") + 8:
         said = "truncated"
     if "truncated" in said.lower() or "premature end" in said.lower() or isinstance(error, EOFError):
@@ -189,7 +199,7 @@ def _sniff(data: bytes) -> str:
     for sign, what in signs.items():
         if start.startswith(sign):
             return what
-    if data[4:8] == b"ftyp":
+    if data[4:8] == b"ftyp" and data[8:12] not in _AVIF:
         brand = data[8:12].decode("latin-1").strip()
         return f"a HEIF, AVIF or video file (brand {brand!r})"
     return archive_start(data)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
 
 from unipic.pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError
 from unipic.pipeline.job import Input
-from unipic.pipeline.manifests import image_folder, parquet_footers
+from unipic.pipeline.manifests import image_folder, left_out, parquet_footers
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
-from unipic.pipeline.manifests.search import find, format_of, no_manifest, suitable
+from unipic.pipeline.manifests.search import Found, find, format_of, no_manifest, suitable
+from unipic.pipeline.manifests.table_formats import with_partitions
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.storage.paths import relative
 from unipic.pipeline.storage.storage import FileInfo, Storage
@@ -45,10 +47,10 @@ def discover(
         ManifestError: nothing there, no rows, or a file that cannot be read, by name.
     """
     try:
-        base, found = find(source.manifest, storage, outside=outside)
-        if source.format == "images" or (source.format == "auto" and not suitable(found, "auto")):
-            return _images(source, storage, base=base, found=found, listings=listings)
-        return _files(source, storage, base=base, found=suitable(found, source.format), on_progress=on_progress)
+        found = find(source.manifest, storage, outside=outside, tables=source.format != "images")
+        if source.format == "images" or (source.format == "auto" and not suitable(found.files, "auto")):
+            return _images(source, storage, found, listings)
+        return _files(source, storage, found, on_progress)
     except StorageError as error:
         if error.retryable:
             raise
@@ -56,9 +58,8 @@ def discover(
         raise ManifestError(message, remedy=error.remedy) from error
 
 
-def _files(
-    source: Input, storage: Storage, *, base: str, found: Sequence[FileInfo], on_progress: OnProgress | None
-) -> Manifest:
+def _files(source: Input, storage: Storage, there: Found, on_progress: OnProgress | None) -> Manifest:
+    base, found = there.folder, suitable(there.files, source.format)
     look = partial(_look, storage=storage, base=base, root=source.image_root, wanted=source.format)
     files: list[ManifestFile] = []
     schemas: dict[pa.Schema, str] = {}
@@ -78,7 +79,17 @@ def _files(
         what = "a file without rows" if len(files) == 1 else f"{len(files)} files without rows"
         raise EmptyManifest(f"The manifest {source.manifest} is empty: {what}.")
     schema, *others = schemas
-    return Manifest(tuple(files), schema, others=tuple((schemas[other], other) for other in others))
+    further = tuple((schemas[other], other) for other in others)
+    return Manifest(tuple(files), schema, others=further, left_out=tuple(_beside(there, found)), folder=base)
+
+
+def _beside(there: Found, taken: Sequence[FileInfo]) -> list[str]:
+    """Notes on what lies where manifest files were found and gives no rows itself."""
+    uris = {info.uri for info in taken}
+    rest = [info for info in there.files if info.uri not in uris]
+    images = [info for info in rest if image_folder.is_image(info.uri)]
+    others = [info for info in rest if not image_folder.is_image(info.uri)]
+    return left_out.beside_manifests(images, others, there.folder) + left_out.hidden(there.hidden, there.folder)
 
 
 def _are_parquet(source: Input, found: Sequence[FileInfo]) -> bool:
@@ -106,12 +117,11 @@ def _look(
             rows, schema = table.num_rows, table.schema
     except ObjectMissing as error:
         raise ManifestError(f"{info.uri} was listed and is gone.") from error
-    return ManifestFile(**{**file.__dict__, "rows": rows}), schema
+    return replace(file, rows=rows), with_partitions(schema, file.name)
 
 
-def _images(
-    source: Input, storage: Storage, *, base: str, found: Sequence[FileInfo], listings: Sequence[str]
-) -> Manifest:
+def _images(source: Input, storage: Storage, there: Found, listings: Sequence[str]) -> Manifest:
+    base, found = there.folder, there.files
     images = {relative(info.uri, base): info for info in found if image_folder.is_image(info.uri)}
     earlier: list[ManifestFile] = []
     replaced: list[image_folder.Replaced] = []
@@ -131,7 +141,11 @@ def _images(
     if listing is not None:
         rows = image_folder.read_listing(listing).num_rows
         files.append(_listing_file("", image_folder.listing_name(listing), rows, len(listing), base))
-    return Manifest(tuple(files), image_folder.SCHEMA, listing, replaced=tuple(replaced))
+    others = [info for info in found if not image_folder.is_image(info.uri)]
+    notes = left_out.beside_images(others, base) + left_out.hidden(there.hidden, base)
+    return Manifest(
+        tuple(files), image_folder.SCHEMA, listing, replaced=tuple(replaced), left_out=tuple(notes), folder=base
+    )
 
 
 def _listing_file(uri: str, name: str, rows: int, size_bytes: int, root: str) -> ManifestFile:

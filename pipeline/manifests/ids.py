@@ -14,6 +14,8 @@ from unipic.pipeline.manifests import image_folder
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.parquet_footers import plain_type
+from unipic.pipeline.manifests.parquet_rows import completed
+from unipic.pipeline.manifests.table_formats import partitions
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.storage.parquet import open_parquet
 from unipic.pipeline.storage.storage import Storage
@@ -89,19 +91,25 @@ def _as_bytes(ids: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
 def _columns(
     manifest: Manifest, column: str, storage: Storage, file: ManifestFile, rows: int
 ) -> Iterator[pa.Array | pa.ChunkedArray]:
+    in_path = partitions(file.name)
     if not file.uri:  # a listing that is not stored yet
         assert manifest.listing is not None
         yield image_folder.read_listing(manifest.listing).column(column).slice(0, rows)
-    elif file.format != "parquet":
-        yield text_manifests.load(file, storage).column(column).slice(0, rows)
-    else:
-        with storage.open(file.uri) as source:
-            try:
-                for batch in open_parquet(source).iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
-                    yield batch.column(0).slice(0, rows)
-                    rows -= batch.num_rows
-                    if rows <= 0:
-                        return
-            except (pa.ArrowException, OSError) as error:
-                said = str(error).partition("\n")[0]
-                raise ManifestError(f'{file.uri}: its column "{column}" cannot be read: {said}.') from error
+        return
+    if file.format != "parquet":
+        yield completed(text_manifests.load(file, storage).slice(0, rows), rows, [column], in_path).column(column)
+        return
+    with storage.open(file.uri) as source:
+        try:
+            parquet = open_parquet(source)
+            if column not in parquet.schema_arrow.names:
+                yield completed(pa.table({}), rows, [column], in_path).column(column)
+                return
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
+                yield batch.column(0).slice(0, rows)
+                rows -= batch.num_rows
+                if rows <= 0:
+                    return
+        except (pa.ArrowException, OSError) as error:
+            said = str(error).partition("\n")[0]
+            raise ManifestError(f'{file.uri}: its column "{column}" cannot be read: {said}.') from error

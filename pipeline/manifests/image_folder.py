@@ -16,7 +16,8 @@ from unipic.pipeline.storage.parquet import read_parquet
 from unipic.pipeline.storage.paths import is_s3, relative
 from unipic.pipeline.storage.storage import FileInfo
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_NAMES = "png apng jpg jpeg jpe jfif mpo webp bmp dib gif tif tiff avif avifs jp2 j2k j2c jpc jpf jpx ppm pgm pbm pnm"
+SUFFIXES = tuple(f".{name}" for name in f"{_NAMES} tga pcx sgi psd".split())
 SCHEMA = pa.schema(
     [("id", pa.string()), ("image", pa.string()), ("source_bytes", pa.int64()), ("version", pa.string())]
 )

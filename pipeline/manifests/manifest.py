@@ -17,9 +17,11 @@ class Manifest:
 
     Attributes:
         files: in order of name.
+        folder: what the names of the files are relative to; absolute.
         schema: of the first file, text and bytes in their plain types.
         listing: of a folder of images, the bytes of a new listing that the caller has to store; else None.
         others: (file name, schema) of the first file of each further schema.
+        left_out: notes on files of the manifest's folder that give no rows.
         replaced: of a folder of images, by stored listing, those that are others now than when they were listed.
     """
 
@@ -28,6 +30,8 @@ class Manifest:
     listing: bytes | None = None
     others: tuple[tuple[str, pa.Schema], ...] = ()
     replaced: tuple[Replaced, ...] = ()
+    left_out: tuple[str, ...] = ()
+    folder: str = ""
 
     @property
     def rows(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -47,18 +47,25 @@ class Unreadable:
     why: str
 
 
-def read(unit: Unit, columns: Sequence[str], storage: Storage) -> tuple[pa.Table, list[Unreadable]]:
+def read(
+    unit: Unit, columns: Sequence[str], storage: Storage, in_path: Mapping[str, str | None]
+) -> tuple[pa.Table, list[Unreadable]]:
     """The unit's rows and columns, and which of these rows are damaged: cells that cannot be read are null.
+
+    Args:
+        in_path: columns that stand in the file's path, for those that it has none of.
 
     Raises:
         ManifestError: the file is another than the one that was planned, or lacks a column.
     """
-    file, wanted = unit.file, tuple(dict.fromkeys(columns))
+    file = unit.file
     cache: ManifestCache[Reader] = cache_of(storage)
     version = current_version(file, storage)
     try:
         with cache.readers.borrow((file.uri, version), lambda: Reader(file, version, storage)) as reader:
-            check_there(reader.schema.names, wanted, file.uri)
+            wanted = own_columns(reader.schema.names, columns, in_path, file.uri)
+            if not wanted:
+                return completed(pa.table({}), unit.rows, columns, in_path), []
             pieces, unreadable = [], []
             for piece, lost in reader.rows(unit.first_row, unit.rows, wanted, cache.groups):
                 pieces.append(plain(piece))
@@ -68,16 +75,33 @@ def read(unit: Unit, columns: Sequence[str], storage: Storage) -> tuple[pa.Table
             table = pa.concat_tables(pieces, promote_options="permissive").select(list(wanted))
             if table.num_rows != unit.rows:
                 raise ManifestError(f"{file.uri} has {reader.num_rows:,} rows, fewer than the run was planned for.")
-            return table, unreadable
+            return completed(table, unit.rows, columns, in_path), unreadable
     except _NoParquet as error:
-        nothing = pa.table([pa.nulls(unit.rows)] * len(wanted), names=list(wanted))
+        names = list(dict.fromkeys(columns))
+        nothing = pa.table([pa.nulls(unit.rows)] * len(names), names=names)
         return nothing, [Unreadable(unit.first_row, unit.rows, str(error))]
 
 
-def check_there(names: Sequence[str], columns: Sequence[str], uri: str) -> None:
+def own_columns(
+    names: Sequence[str], columns: Sequence[str], in_path: Mapping[str, str | None], uri: str
+) -> tuple[str, ...]:
+    """Those of `columns` that the file has itself. Raises ManifestError for one that is not in its path either."""
     for column in columns:
-        if column not in names:
+        if column not in names and column not in in_path:
             raise ManifestError(f'{uri} has no column "{column}"; it has: {", ".join(names)}.')
+    return tuple(column for column in dict.fromkeys(columns) if column in names)
+
+
+def completed(table: pa.Table, rows: int, columns: Sequence[str], in_path: Mapping[str, str | None]) -> pa.Table:
+    """Just these columns of `table`, which has `rows` rows; those that it lacks are taken from the file's path."""
+    return pa.table(
+        {
+            column: table.column(column)
+            if column in table.column_names
+            else pa.repeat(pa.scalar(in_path[column], pa.string()), rows)
+            for column in columns
+        }
+    )
 
 
 def plain(table: pa.Table) -> pa.Table:

@@ -11,6 +11,7 @@ from unipic.pipeline.manifests import image_folder, parquet_footers, parquet_row
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.parquet_rows import Unreadable
+from unipic.pipeline.manifests.table_formats import partitions
 from unipic.pipeline.records import Unit
 from unipic.pipeline.storage.storage import Storage
 
@@ -28,13 +29,15 @@ def read_rows(unit: Unit, columns: Sequence[str], storage: Storage) -> tuple[pa.
     Raises:
         ManifestError: the file is another than the one that was planned, or lacks a column.
     """
+    in_path = partitions(unit.file.name)
     if unit.file.format == "parquet":
-        return parquet_rows.read(unit, columns, storage)
+        return parquet_rows.read(unit, columns, storage, in_path)
     table = text_manifests.load(unit.file, storage)
-    parquet_rows.check_there(table.schema.names, columns, unit.file.uri)
     if table.num_rows < unit.first_row + unit.rows:
         raise ManifestError(f"{unit.file.uri} has {table.num_rows:,} rows, fewer than the run was planned for.")
-    return table.select(list(columns)).slice(unit.first_row, unit.rows), []
+    own = parquet_rows.own_columns(table.schema.names, columns, in_path, unit.file.uri)
+    rows = table.select(own).slice(unit.first_row, unit.rows)
+    return parquet_rows.completed(rows, unit.rows, columns, in_path), []
 
 
 def read_unit(unit: Unit, columns: Sequence[str], storage: Storage) -> pa.Table:

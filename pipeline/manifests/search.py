@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from unipic.pipeline.errors import EmptyManifest, ManifestError
 from unipic.pipeline.images.archives import archive_kind
 from unipic.pipeline.manifests import image_folder
+from unipic.pipeline.manifests.table_formats import refuse_tables
 from unipic.pipeline.storage.paths import is_s3, local_path, relative
 from unipic.pipeline.storage.storage import FileInfo, Storage
 
@@ -22,25 +24,44 @@ FORMATS = {
 OWN_FOLDERS = ("data", "rejected", "images", "_unipic")  # what a job writes below its output folder
 
 
-def find(manifest: str, storage: Storage, *, outside: str = "") -> tuple[str, list[FileInfo]]:
-    """The files of a manifest, and the folder that their names are relative to.
+@dataclass(frozen=True)
+class Found:
+    """What is at a manifest's address.
+
+    Attributes:
+        folder: what the files' names are relative to.
+        files: sorted by URI.
+        hidden: manifests and images by name, left out because a name in their path begins with "." or "_".
+        single: whether the address is that of one file.
+    """
+
+    folder: str
+    files: list[FileInfo]
+    hidden: list[FileInfo] = field(default_factory=list)
+    single: bool = False
+
+
+def find(manifest: str, storage: Storage, *, outside: str = "", tables: bool = True) -> Found:
+    """The files of a manifest.
 
     Args:
         manifest: a file, a folder or a glob. What there is by that very name is no glob.
         outside: the job's own output folder; what the job wrote there is left out. "" for none.
+        tables: refuse a folder whose files alone do not say what its rows are.
 
     Raises:
-        ManifestError: no file is there, or none but the job's own outputs.
+        ManifestError: no file is there, or none but the job's own outputs; or it is a table of another format.
     """
     uri = manifest if is_s3(manifest) else os.path.abspath(local_path(manifest))
-    folder, found = _at(uri, storage)
-    others = _outside(found, folder, outside) if outside else found
+    found = _at(uri, storage, tables=tables)
+    others = _outside(found.files, found.folder, outside) if outside else found.files
     if not others:
         raise ManifestError(
             f"No file matches {uri} but those in {outside}, which is this job's own output.",
             remedy="Correct input.manifest or output.uri.",
         )
-    return folder, others
+    hidden = _outside(found.hidden, found.folder, outside) if outside else found.hidden
+    return replace(found, files=others, hidden=hidden)
 
 
 def format_of(uri: str) -> str | None:
@@ -73,22 +94,29 @@ def no_manifest(manifest: str, found: Sequence[FileInfo]) -> ManifestError:
     )
 
 
-def _at(uri: str, storage: Storage) -> tuple[str, list[FileInfo]]:
+def _at(uri: str, storage: Storage, *, tables: bool) -> Found:
     if not uri.endswith("/") and uri.count("/") > 2 * is_s3(uri) and storage.exists(uri):
-        return uri.rpartition("/")[0], [storage.info(uri)]
+        return Found(uri.rpartition("/")[0], [storage.info(uri)], single=True)
     folder, rest = storage.parted(uri)
     if rest:
         found = storage.glob(uri)
         if not found:
             raise ManifestError(f"No file matches {uri}.", remedy="Correct input.manifest.")
-        return folder, found
+        if tables:
+            refuse_tables(folder, {relative(info.uri, folder) for info in found}, storage)
+        return Found(folder, found)
     folder = uri.rstrip("/")
-    found = [info for info in storage.list(folder, recursive=True) if not _hidden(relative(info.uri, folder))]
+    every = list(storage.list(folder, recursive=True))
+    names = {info.uri: relative(info.uri, folder) for info in every}
+    if tables and every:
+        refuse_tables(folder, set(names.values()), storage)
+    found = [info for info in every if not _hidden(names[info.uri])]
     if not found:
         if not is_s3(uri) and os.path.isdir(folder):
             raise EmptyManifest(f"The folder {folder} is empty: no manifest and no images in it.")
         raise ManifestError(f"There is no manifest at {uri}: no file, and no folder with files in it.")
-    return folder, found
+    readable = [info for info in every if format_of(info.uri) or image_folder.is_image(info.uri)]
+    return Found(folder, found, [info for info in readable if _hidden(names[info.uri])])
 
 
 def _outside(found: Sequence[FileInfo], folder: str, output: str) -> list[FileInfo]:

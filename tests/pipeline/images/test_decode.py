@@ -64,6 +64,34 @@ def test_bytes_that_are_no_picture_are_named(data: bytes, what: str) -> None:
     assert what in error.message
 
 
+LESS_USUAL = ["AVIF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "DIB"]
+
+
+@pytest.mark.parametrize("image_format", LESS_USUAL)
+def test_less_usual_formats_are_decoded_and_their_damage_and_size_rejected(image_format: str) -> None:
+    smooth = Image.new("RGB", (48, 64), (200, 30, 30))
+    whole = encoded(smooth, image_format)
+    found = np.asarray(decode(whole, LIMITS)).astype(int)
+    assert found.shape == (64, 48, 3)
+    assert np.abs(found - (200, 30, 30)).max() <= 4
+    noise = encoded(Image.fromarray(PIXELS), image_format)
+    for cut in (0.9, 0.5, 0.1):
+        assert refused(noise[: int(len(noise) * cut)]).kind == "UnreadablePicture"
+    assert refused(whole, ImageLimits(max_px=48 * 64 - 1, max_bytes=10**6)).kind == "PictureTooLarge"
+
+
+def test_an_avif_that_was_turned_is_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.fromarray(PIXELS), "AVIF", exif=exif, quality=100)
+    assert decode(turned, LIMITS).size == (64, 48)
+
+
+@pytest.mark.parametrize("image_format", ["ICO", "ICNS", "EPS", "QOI", "DDS"])
+def test_containers_and_formats_that_other_programs_render_are_never_opened(image_format: str) -> None:
+    assert refused(encoded(Image.fromarray(PIXELS), image_format)).kind == "UnreadablePicture"
+
+
 def test_a_png_with_a_compressed_text_bomb_is_rejected() -> None:
     bomb = chunk(b"zTXt", b"k\0\0" + zlib.compress(b"x" * 200_000_000, 1))
     assert refused(png(1, 1, bomb, chunk(b"IDAT", zlib.compress(b"\0\0\0\0")))).kind == "UnreadablePicture"

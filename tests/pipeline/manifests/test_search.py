@@ -37,9 +37,9 @@ def test_a_manifest_that_is_nothing_but_the_jobs_own_output_is_refused(tmp_path:
             run_here(job)
 
 
-@pytest.mark.parametrize("manifest", ["out", "out/*.parquet", "out/**/*.parquet", "out/prompts.parquet"])
-def test_a_manifest_may_lie_in_the_output_folder(tmp_path: Path, manifest: str) -> None:
-    write_prompts(tmp_path / "out" / "prompts.parquet", ["x", ""])
+@pytest.mark.parametrize("manifest", ["out/in", "out/in/*.parquet", "out/in/**/*.parquet", "out/in/prompts.parquet"])
+def test_a_manifest_may_lie_in_a_folder_inside_the_output(tmp_path: Path, manifest: str) -> None:
+    write_prompts(tmp_path / "out" / "in" / "prompts.parquet", ["x", ""])
     job = make_job(tmp_path, input__manifest=f"{tmp_path}/{manifest}")
     assert [run_here(job), run_here(job), len(all_rows(job))] == [1, 0, 1]
 
