@@ -7,6 +7,11 @@ READY := $(VENV)/.ready
 .PHONY: help demo test check drills chaos bench schema setup clean
 .DEFAULT_GOAL := help
 
+# Tests run side by side: those of a file, and all that share one Ray, in one process. K=word runs a part, in one process.
+WORKERS ?= 2
+K ?=
+PYTEST := $(BIN)/python -m pytest -q $(if $(K),-k "$(K)",-n $(WORKERS) --dist loadgroup --no-loadscope-reorder)
+
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
@@ -22,16 +27,16 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## pictures from prompts, captions of them, edits of them; about two minutes
 	$(BIN)/python -m unipic.jobs.shapes.demo
 
-test: $(READY)  ## all tests but the drills
-	$(BIN)/python -m pytest
+test: $(READY)  ## all tests but the drills; K=ledger runs those with ledger in a name
+	$(PYTEST)
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-drills: $(READY)  ## the tests that take minutes: killed workers, lost nodes, long runs
-	$(BIN)/python -m pytest -m slow
+drills: $(READY)  ## the long tests: whole runs of the command line, killed workers, what the model has learned
+	$(PYTEST) -m slow
 
 RUNS ?= 200
 REAL ?= 25

@@ -15,6 +15,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), str(ROOT)
 
 pytest_plugins = ["tests.servers"]
 
+RAY_STARTS = 3  # Ray gives its own start 30 s, which a busy machine may need more than once
+
 
 @pytest.fixture(scope="session")
 def crash_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,7 +30,25 @@ def ray_session(crash_points: Path) -> Iterator[None]:
     import ray
 
     os.environ[VARIABLE] = str(crash_points)  # workers inherit it, and this process is to live
-    ray.init(address="local", include_dashboard=False, num_cpus=4, log_to_driver=False)
+    for attempt in range(RAY_STARTS):
+        try:
+            ray.init(address="local", include_dashboard=False, num_cpus=4, log_to_driver=False)
+            break
+        except Exception:
+            ray.shutdown()
+            if attempt == RAY_STARTS - 1:
+                raise
     del os.environ[VARIABLE]
     yield
     ray.shutdown()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, the tests of a file stay together, and all that share `ray_session` start one Ray, and first."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    for item in items:
+        shares_ray = "ray_session" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else item.nodeid.split("::")[0]))
+    items.sort(key=lambda item: "ray_session" not in getattr(item, "fixturenames", ()))

@@ -27,6 +27,7 @@ def test_whatever_befalls_a_job_it_ends_as_if_nothing_had(seed: int, tmp_path: P
     assert verdict.ok, verdict
 
 
+@pytest.mark.slow
 def test_a_real_run_with_its_replica_killed_and_its_store_failing_ends_as_if_nothing_had(
     tmp_path: Path, rclone: S3Server
 ) -> None:

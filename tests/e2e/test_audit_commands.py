@@ -10,6 +10,8 @@ import pytest
 from tests.e2e.command_line import FAST, unipic, write_job
 from tests.fakes import write_prompts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def job(checkpoint: Path, tmp_path: Path) -> str:

@@ -86,6 +86,7 @@ def until_done(job: Job, points: Path) -> Result:
     raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", DEATHS, ids=" ".join)
 def test_a_worker_that_dies_on_real_ray_loses_nothing_doubles_nothing_and_changes_no_byte(
     points: tuple[str, ...], job: Job, undisturbed: dict[str, bytes], armed: Path

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.command_line import unipic
 from unipic.jobs.shapes.questions import rows_of
 
 FAST = ("--num-iterations", "4", "--diffusion-steps", "10", "--replicas", "1", "--no-untrained")
 
 
+@pytest.mark.slow
 def test_a_small_evaluation_runs_three_jobs_and_accounts_for_every_case(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "evaluation"
     said = unipic(

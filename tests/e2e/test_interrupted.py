@@ -16,6 +16,8 @@ from tests.fakes import write_prompts
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.storage.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 ROWS = 240
 WAIT_S = 120
 
@@ -30,7 +32,7 @@ def wait_for_receipt(output: Path) -> None:
     raise AssertionError(f"no unit was committed within {WAIT_S} s")
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_exits_with_3_and_the_same_command_goes_on(
     random_checkpoint: Path, tmp_path: Path, sign: signal.Signals
 ) -> None:

@@ -21,6 +21,8 @@ from unipic.pipeline.lineage import recompute_id
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 GENEVAL = SHARED / "benchmarks" / "geneval" / "evaluation_metadata.jsonl"
 
 
@@ -150,8 +152,8 @@ def photo_manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     [
         ("folder", "caption"),
         ("parquet", "edit"),
-        pytest.param("folder", "edit", marks=pytest.mark.slow),
-        pytest.param("parquet", "caption", marks=pytest.mark.slow),
+        ("folder", "edit"),
+        ("parquet", "caption"),
     ],
 )
 def test_real_photographs_are_captioned_and_edited(

@@ -44,6 +44,7 @@ def _score(engine: Engine, asked: list[Question]) -> Scores:
     return scores(judge(one.case, answer) for one, answer in zip(asked, answers, strict=True))
 
 
+@pytest.mark.slow
 def test_the_shipped_checkpoint_draws_describes_and_edits(engine: Engine, asked: list[Question]) -> None:
     found = _score(engine, asked)
     assert found.overall >= OVERALL_LEAST
@@ -100,6 +101,7 @@ def _shift_positions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Mar, "positions", shifted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("break_it", [_swap_guidance, _reverse_places, _shift_positions])
 def test_a_broken_sampler_fails_the_same_sample(
     engine: Engine,
