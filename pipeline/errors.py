@@ -26,7 +26,8 @@ from typing import Any
 
 _SCHEME = "[a-z][a-z0-9+.-]{0,30}://"  # bounded, as are the parameters below: hostile cells are megabytes long
 _QUERY = re.compile(rf"(\b{_SCHEME}[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
-_SIGNED = re.compile(r"\?(?:[^\s'\"?]*&)?(?:X-Amz-|X-Goog-|Signature=|sig=)[^\s'\"]*", re.IGNORECASE)
+_SIGNATURES = "X-Amz-|X-Goog-|X-Oss-|q-sign|Signature=|sig=|Key-Pair-Id=|(?:[a-z]{1,30}[_-])?token=|api[_-]?key="
+_SIGNED = re.compile(rf"\?(?:[^\s'\"?]*&)?(?:{_SIGNATURES})[^\s'\"]*", re.IGNORECASE)
 _USERINFO = re.compile(rf"(\b{_SCHEME}|^\s*//)[^\s/'\"]+@", re.IGNORECASE)
 _ADDRESS = re.compile(rf"https?:|{_SCHEME}|//", re.IGNORECASE)
 _STORE = re.compile(rf"(?!https?:){_SCHEME}", re.IGNORECASE)
@@ -61,9 +62,12 @@ def redact_address(address: str) -> str:
 
 
 def redact_url(cell: str) -> str:
-    """A manifest cell as outputs may hold it: an address loses what may be a signature, other text stays."""
+    """A manifest cell as outputs may hold it: an address loses all that may be a signature.
+
+    Addresses inside a longer text lose a user name and password, and a query that is a signature; other text stays.
+    """
     if not is_address(cell):
-        return _SIGNED.sub("", cell)
+        return _USERINFO.sub(r"\1", _SIGNED.sub("", cell))
     if any(mark.isspace() for mark in bare(cell)):  # a sentence that begins with one, or a path with blanks in it
         return _PARAMETERS.sub("", redact(cell))
     return redact_address(cell)

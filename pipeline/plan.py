@@ -106,12 +106,12 @@ def plan(
     conditional = storage.conditional(job.output.uri)
     column = job.input.columns.id
     notes = _notes(manifest, record, conditional=conditional)
-    id_count = None
-    if column:
-        try:
-            id_count = count_ids(manifest, column, storage, most_rows=None if all_ids else LOOKED_AT_ROWS)
-        except ManifestError as error:  # rows that cannot be read are rejected when the run meets them
-            notes.append(f"ids were not counted: {error.message}")
+    try:
+        most_rows = None if all_ids else LOOKED_AT_ROWS
+        id_count = count_ids(manifest, column, storage, most_rows=most_rows) if column else None
+    except ManifestError as error:  # rows that cannot be read are rejected when the run meets them
+        id_count = None
+        notes.append(f"ids were not counted: {error.message}")
     return Plan(
         name=job.name,
         task=job.task,

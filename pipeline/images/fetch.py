@@ -72,17 +72,9 @@ def fetch(
             SourceUnavailable.
         StorageUnavailable: the job's own store is down, whatever the row. AccessDenied: its credentials are refused.
     """
-    path = ""
-    if isinstance(value, dict):
-        path, value = value.get("path") or "", value.get("bytes")
-        if not isinstance(path, str):
-            raise RowError("WrongType", f"The picture's path is a {type(path).__name__}, not text.")
-    elif isinstance(value, str):
-        path, value = value, None
-    if value is not None:
-        if not isinstance(value, (bytes, bytearray, memoryview)):
-            raise RowError("WrongType", f"A picture is a path, a URI, bytes or {{bytes, path}}, not {_kind(value)}.")
-        return _fetched(bytes(value), path, limits)
+    data, path = _parts(value)
+    if data is not None:
+        return _fetched(data, path, limits)
     if not path:
         raise RowError("MissingPicture", "The row names no picture.")
     if is_address(path):  # in a plain path a blank may be part of the name
@@ -100,6 +92,20 @@ def fetch(
         raise own.as_rows_fault(uri, error) from error
     except AccessDenied as error:
         raise _refused("AccessDenied", error, uri, path, remedy=error.remedy) from error
+
+
+def _parts(value: object) -> tuple[bytes | None, str]:
+    """The cell's bytes, if it has any, and its path, or "". Raises RowError for a cell of another type."""
+    path = ""
+    if isinstance(value, dict):
+        path, value = value.get("path") or "", value.get("bytes")
+        if not isinstance(path, str):
+            raise RowError("WrongType", f"The picture's path is a {type(path).__name__}, not text.")
+    elif isinstance(value, str):
+        path, value = value, None
+    if value is not None and not isinstance(value, (bytes, bytearray, memoryview)):
+        raise RowError("WrongType", f"A picture is a path, a URI, bytes or {{bytes, path}}, not {_kind(value)}.")
+    return None if value is None else bytes(value), path
 
 
 def _read(uri: str, path: str, storage: Storage, limits: ImageLimits) -> bytes:

@@ -22,8 +22,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from unipic.pipeline.errors import RowError, redact_address
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from unipic.pipeline.images.addresses import Address, is_public, system_addresses
 
 TRIES = 3
 MAX_REDIRECTS = 5
@@ -35,28 +34,6 @@ _GONE = {404, 410}
 _DENIED = {401, 403, 407, 451}
 _BUSY = {408, 425, 429}
 _AS_IS = "%/:@!$&'()*+,;=~"  # in a path: what is quoted already stays so
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_UNICAST6 = ipaddress.ip_network("2000::/3")
-_HOST_SERVICES = {ipaddress.ip_address("168.63.129.16")}  # a cloud's own service to its machines, on a public address
-
-
-def is_public(address: Address) -> bool:
-    """Whether anybody's machine would reach the same host there: not this machine, its network or its cloud's."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(address.packed[-4:])
-        if inner is not None:
-            return is_public(inner)
-        if address not in _UNICAST6:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved and address not in _HOST_SERVICES
-
-
-def system_addresses(host: str, port: int) -> list[str]:
-    """Every address of `host`, as the system resolves it. Raises socket.gaierror."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
 @lru_cache(maxsize=1)

@@ -24,9 +24,10 @@ from PIL import Image
 from tests.fakes import all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
 from unipic.pipeline.errors import RowError
+from unipic.pipeline.images.addresses import is_public
 from unipic.pipeline.images.decode import ImageLimits
 from unipic.pipeline.images.fetch import fetch
-from unipic.pipeline.images.http import HttpSource, is_public
+from unipic.pipeline.images.http import HttpSource
 from unipic.pipeline.storage.storage import Storage
 
 BODY = b"a picture's bytes"
@@ -250,7 +251,25 @@ def test_no_spelling_of_this_machine_is_connected_to(host: str) -> None:
     assert error.kind == "ForbiddenSource" and "not a public address" in error.message
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]", "[::1]", "[fd00:ec2::254]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "169.254.170.2",
+        "192.0.0.192",
+        "168.63.129.16",
+        "100.100.100.200",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:100.100.100.200]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::1]",
+        "[2002:c000:c0::1]",
+        "[2001:0:a9fe:a9fe::1]",
+        "[::1]",
+        "[fd00:ec2::254]",
+        "[fd20:ce::254]",
+    ],
+)
 def test_metadata_services_and_private_literals_are_never_connected_to(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
