@@ -21,7 +21,7 @@ from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.stages.infer import Replica
-from unipic.pipeline.stages.parts import data_part, data_rows
+from unipic.pipeline.stages.parts import data_part, data_rows, renamed
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.storage import Storage
 from unipic.pipeline.supervision.client import LocalClient
@@ -105,7 +105,7 @@ def plan(
     units_done = sum(one in done for one in ids)
     conditional = storage.conditional(job.output.uri)
     column = job.input.columns.id
-    notes = _notes(manifest, record, conditional=conditional)
+    notes = _notes(job, manifest, record, conditional=conditional)
     try:
         most_rows = None if all_ids else LOOKED_AT_ROWS
         id_count = count_ids(manifest, column, storage, most_rows=most_rows) if column else None
@@ -134,8 +134,8 @@ def plan(
     )
 
 
-def _notes(manifest: Manifest, record: Run | None, *, conditional: bool) -> list[str]:
-    notes = [*manifest.left_out]
+def _notes(job: Job, manifest: Manifest, record: Run | None, *, conditional: bool) -> list[str]:
+    notes = [*manifest.left_out, *renamed(job)]
     if record is not None and (gone := removed(record, manifest)):
         notes.append(rows_stay(gone))
     if not conditional:

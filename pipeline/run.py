@@ -28,6 +28,7 @@ from unipic.pipeline.output.run_record import removed, rows_stay
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
+from unipic.pipeline.stages.parts import renamed
 from unipic.pipeline.storage.storage import Storage
 
 
@@ -84,7 +85,7 @@ def run(
     asked = stop or threading.Event()
     policy = StopPolicy(job, work.tally.rows_total, stop_requested=asked.is_set)
     reporter = Reporter(on_progress, work.tally, policy)
-    for said in manifest.left_out:
+    for said in (*manifest.left_out, *renamed(job)):
         reporter.note(said)
     if only is None and (gone := removed(record, manifest)):
         reporter.note(rows_stay(gone))

@@ -121,13 +121,27 @@ def data_part(unit: Unit, rows: Sequence[Mapping[str, Any]], answered: pa.Table,
         return None
     table = pa.Table.from_pylist(list(rows), schema=data_schema(context.job))
     kept = answered.filter(pc.is_null(answered.column("fault")))
-    for name, free in _free_names(context.job.input.keep, table.column_names).items():
+    for name, free in kept_names(context.job).items():
         table = table.append_column(free, kept.column(f"keep.{name}"))
     return parquet_bytes(table)
 
 
+def kept_names(job: Job) -> dict[str, str]:
+    """Kept column → its name in the data parts. It hides neither one of ours nor another kept one."""
+    return _free_names(job.input.keep, [*data_schema(job).names, "rejection"])
+
+
+def renamed(job: Job) -> list[str]:
+    """Notes on kept columns that are called otherwise in the output."""
+    names = kept_names(job).items()
+    return [
+        f'the column "{name}" is kept as "{free}": outputs have one of that name'
+        for name, free in names
+        if name != free
+    ]
+
+
 def _free_names(keep: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
-    """Kept column → its name in the part. It hides neither one of ours nor another kept one."""
     taken = {*ours, *keep}
     names: dict[str, str] = {}
     for name in keep:
@@ -146,8 +160,8 @@ def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes 
         return None
     # A second read: which rows a replica rejects is only known when it has answered. Carrying every column of every
     # row until then would put the manifest's widest cells into each block, for rows that are rare.
-    columns = [name for name in context.columns if name != "rejection"]
-    source, _ = read_rows(unit, columns, context.storage)  # a cell that cannot be read is null
+    source, _ = read_rows(unit, context.columns, context.storage)  # a cell that cannot be read is null
+    source = _without_rejection(source)
     rows = source.take(pa.array([row["row"] - unit.first_row for row in bad], pa.int64()))
     table = pa.table([without_signatures(column) for column in rows.columns], schema=rows.schema)
     rejections = [
@@ -161,6 +175,17 @@ def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes 
         for row in bad
     ]
     return parquet_bytes(table.append_column("rejection", pa.array(rejections, REJECTION)))
+
+
+def _without_rejection(source: pa.Table) -> pa.Table:
+    """`source` with room for our column: one of an earlier rejection of ours goes, a stranger's gets another name."""
+    names = source.column_names
+    if "rejection" not in names:
+        return source
+    if source.schema.field("rejection").type == REJECTION:
+        return source.drop_columns(["rejection"])
+    free = _free_names(["rejection"], [*names])["rejection"]
+    return source.rename_columns([free if name == "rejection" else name for name in names])
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -15,8 +15,13 @@ from PIL import Image
 from tests.fakes import all_rows, make_job, write_prompts
 from tests.inprocess import run_here
 from tests.tables import BROKEN, REPLACED, grey_png, texts, write_table
+from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.plan import plan
 from unipic.pipeline.records import PICTURE
-from unipic.pipeline.stages.parts import parquet_bytes
+from unipic.pipeline.stages.parts import kept_names, parquet_bytes
+from unipic.pipeline.storage.storage import Storage
+
+STORAGE = Storage()
 
 
 def test_columns_that_are_only_kept_may_hold_broken_text_at_any_depth(tmp_path: Path) -> None:
@@ -57,6 +62,39 @@ def test_kept_columns_never_share_a_name(tmp_path: Path) -> None:
     (row,) = all_rows(job)
     kept = (row["source_id"], row["source_source_source_id"], row["source_source_id"])
     assert kept == ("s", "a-0", "t") and row["id"] == "a-0"
+
+
+@pytest.mark.parametrize("task", ["generate", "caption"])
+def test_kept_columns_called_like_ours_are_kept_under_a_name_that_is_said_and_verify_copes(
+    tmp_path: Path, task: str
+) -> None:
+    ours = ["rejection", "id", "sample", "prompt", "lineage", "image", "caption", "source"]
+    (tmp_path / "manifest").mkdir()
+    image = {"bytes": grey_png(), "path": None}
+    cells = {name: [f"my {name}"] * 2 for name in ours} | {"id": ["a", "b"], "image": [image] * 2}
+    pq.write_table(pa.table(cells | {"prompt": ["p", ""]}), tmp_path / "manifest" / "a.parquet")
+    columns = {"id": "id", "prompt": "prompt"} | ({"image": "image"} if task == "caption" else {})
+    job = make_job(tmp_path, task, input__columns=columns, input__keep=ours)
+    said = "\n".join(plan(job, STORAGE).notes)
+    run_here(job)
+    assert verify(job.output.uri, STORAGE).ok
+    (row,) = all_rows(job)
+    for name, free in kept_names(job).items():
+        assert row[free] == ("p" if name == "prompt" else cells[name][0])
+        assert (f'the column "{name}" is kept as "{free}"' in said) == (name != free)
+    assert kept_names(job)["rejection"] == "source_rejection"
+    (bad,) = all_rows(job, "rejected")
+    assert (bad["source_rejection"], bad["rejection"]["kind"]) == ("my rejection", "EmptyPrompt")
+
+
+def test_the_rejection_of_an_earlier_run_gives_way_to_the_one_of_this(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", [""])
+    first = make_job(tmp_path)
+    run_here(first)
+    again = make_job(tmp_path, input__manifest=f"{first.output.uri}/rejected", output__uri=str(tmp_path / "again"))
+    run_here(again)
+    (row,) = all_rows(again, "rejected")
+    assert sorted(row) == ["id", "prompt", "rejection"]
 
 
 def test_a_part_with_kept_columns_of_any_kind_is_loaded_by_datasets(
