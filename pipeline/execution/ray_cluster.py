@@ -41,6 +41,7 @@ def ray_cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[
             # Read when Ray is imported: a pattern for lines of workers and raylets that it would print here.
             stack.enter_context(_environment("RAY_DEDUP_LOGS_SKIP_REGEX", "."))
         import ray
+        import ray.data  # sets the level of its logger as it is imported
 
         loggers = stack.enter_context(_levels_restored(QUIET_LOGGERS))  # `ray.init` sets them too
         if not ray.is_initialized():
