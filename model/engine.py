@@ -11,19 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unipic.model import memory, tasks
+from unipic.model import limits, memory, tasks
 from unipic.model.checkpoint import digests
 from unipic.model.config import ReplicaConfig
 from unipic.model.loading import load_model, load_prompts
 from unipic.model.memory import Task
 from unipic.model.pixels import to_tensor
-from unipic.model.prompts import Prompt, PromptWriter
+from unipic.model.prompts import PromptWriter
 from unipic.model.sampling import SamplerOptions, SeededNoise
 from unipic.model.unipic import UniPic
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# No token is longer than this in characters, so a longer text exceeds the limit without tokenizing.
-_MAX_TOKEN_CHARACTERS = 256
 
 Picture = NDArray[np.uint8]
 
@@ -156,19 +154,7 @@ class Engine:
 
     def fault_of(self, prompt: str, *, task: Task, image_size: int | None = None) -> str | None:
         """Why this prompt cannot run, or None. `image_size`: of the job; None for the trained size."""
-        if not prompt.strip():
-            return "the prompt is empty"
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as fault:
-            return f"the prompt is not Unicode text: half a surrogate pair at character {fault.start}"
-        limit = self._text_limit(task, image_size or self.config.trained_image_size)
-        if len(prompt) > limit * _MAX_TOKEN_CHARACTERS:
-            return f"the prompt is too long: {len(prompt)} characters, the limit is {limit} tokens"
-        count = self._written(prompt, task).text_tokens
-        if count > limit:
-            return f"the prompt is too long: {count} tokens, the limit is {limit}"
-        return None
+        return limits.fault_of(prompt, self.prompts, self.config, task=task, image_size=image_size)
 
     def max_batch(
         self, task: Task, settings: SamplingSettings | CaptionSettings, *, free_bytes: int | None = None
@@ -191,16 +177,6 @@ class Engine:
             element_bytes=self.model.dtype.itemsize,
             free_bytes=_free_bytes(self.model.device) if free_bytes is None else free_bytes,
         )
-
-    def _written(self, prompt: str, task: Task) -> Prompt:
-        if task == "generate":
-            return self.prompts.generate(prompt)
-        return self.prompts.edit(prompt) if task == "edit" else self.prompts.caption(prompt)
-
-    def _text_limit(self, task: Task, image_size: int) -> int:
-        picture = self.config.grid_of(image_size) ** 2 + self.config.mar.buffer_tokens
-        pictures = 2 if task == "edit" else 1
-        return max(0, min(self.config.max_prompt_tokens, self.config.llm.max_positions - pictures * picture))
 
     def _noise(self, seeds: Sequence[int], grid: int, settings: SamplingSettings) -> SeededNoise:
         return SeededNoise(

@@ -33,6 +33,16 @@ _WORDS = (
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_SETTINGS = {
+    "tokenizer_class": "Qwen2Tokenizer",
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "unk_token": None,
+    "bos_token": None,
+    "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+    "model_max_length": 32768,
+    "clean_up_tokenization_spaces": False,
+}
 
 
 def init_tiny(dst: Path, *, seed: int = 0, image_size: int = 64) -> str:
@@ -140,18 +150,8 @@ def write_tokenizer(folder: Path, vocabulary: dict[str, int], merges: list[tuple
             "merges": [list(pair) for pair in merges],
         },
     }
-    settings = {
-        "tokenizer_class": "Qwen2Tokenizer",
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
-        "unk_token": None,
-        "bos_token": None,
-        "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
-        "model_max_length": 32768,
-        "clean_up_tokenization_spaces": False,
-    }
     _write_json(folder / "tokenizer.json", body)
-    _write_json(folder / "tokenizer_config.json", settings)
+    _write_json(folder / "tokenizer_config.json", _SETTINGS)
     _write_json(folder / "vocab.json", vocabulary)
     lines = "".join(f"{left} {right}\n" for left, right in merges)
     (folder / "merges.txt").write_text("#version: 0.2\n" + lines, encoding="utf-8")

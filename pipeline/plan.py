@@ -1,62 +1,44 @@
-"""What a job would do, found out without doing it: no Ray, no model (save for a probe), nothing left behind.
+"""What a job would do, found without running it: no Ray, no weights except for a probe, and nothing is left behind.
 
-Whether the output can be written is tried with an object that is deleted again, and so are folders made for it."""
+Whether the output can be written is tested with an object that is deleted again, like folders created for it.
+"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from unipic.pipeline.context import RunContext
-from unipic.pipeline.errors import ManifestError
+from unipic.pipeline import probe as probing
+from unipic.pipeline.errors import CheckpointError, ManifestError
 from unipic.pipeline.job import Job
+from unipic.pipeline.machine import this_machine
 from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.ids import LOOKED_AT_ROWS, IdCount, count_ids
-from unipic.pipeline.manifests.manifest import Manifest, units
+from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.reading import head
 from unipic.pipeline.output.run_record import Run, removed, rows_stay
-from unipic.pipeline.preflight import examine
+from unipic.pipeline.preflight import Sound, examine
+from unipic.pipeline.probe import OnStep, Probe
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
-from unipic.pipeline.stages.infer import Replica
-from unipic.pipeline.stages.parts import data_part, data_rows, renamed
-from unipic.pipeline.stages.prepare import prepare
+from unipic.pipeline.stages.forecast import Needs, PromptSample, needs, sample_prompts
+from unipic.pipeline.stages.parts import renamed
 from unipic.pipeline.storage.storage import Storage
-from unipic.pipeline.supervision.client import LocalClient
 
 HEAD_ROWS = 3
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One unit, done here and thrown away.
-
-    Attributes:
-        rows: output rows it gave, rejected ones included.
-        load_s: seconds to load the replica.
-        unit_s: seconds from manifest rows to encoded part.
-        part_bytes: size of its data part.
-        total_s: what all that is left would take on `replicas` replicas like this one.
-        total_bytes: what all output would weigh.
-    """
-
-    rows: int
-    rejected: int
-    load_s: float
-    unit_s: float
-    part_bytes: int
-    replicas: int
-    total_s: float
-    total_bytes: int
 
 
 @dataclass(frozen=True)
 class Plan:
     """What would run.
 
-    `rows` are manifest rows, `rows_out` output rows (rows × samples). `ids` is None where no id column is mapped.
+    Attributes:
+        rows: of the manifest; `rows_out` of the output (rows × samples).
+        ids: None without an id column.
+        settings: params, replicas and dtype of the job, with every default filled in.
+        needs: None if the checkpoint does not record its sizes.
+        prompts: a sample of them, held against the checkpoint; None if it has no tokenizer.
     """
 
     name: str
@@ -76,6 +58,9 @@ class Plan:
     checkpoint: CheckpointInfo
     notes: list[str]
     ids: IdCount | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    needs: Needs | None = None
+    prompts: PromptSample | None = None
     probe: Probe | None = None
 
 
@@ -86,51 +71,48 @@ def plan(
     all_ids: bool = False,
     probe: bool = False,
     make_engine: MakeEngine = UniPicEngine,
+    on_step: OnStep = lambda _: None,
 ) -> Plan:
-    """Look at everything `job` names.
+    """Examines everything `job` names.
 
     Args:
-        all_ids: where an id column is mapped, count repeated and missing ids in all rows, not just the first.
-        probe: also load a replica here and do the first unit that is left, to say what the job costs.
+        all_ids: check the ids of all rows, not only of the first ones.
+        probe: also load a replica here and run a part of the job, to estimate its cost.
+        on_step: called with each step of the probe.
 
     Raises:
-        JobError: what `run` would refuse, `plan` refuses alike, all faults at once; save weights that do not match
-            their digests, which it does not read.
+        JobError: whatever `run` refuses, with all faults at once, except weights that do not match their digests.
     """
+    on_step("reading manifest, checkpoint and output")
     sound = examine(job, storage, may_have_changed=False)
-    job, info, manifest, ledger, record = sound.job, sound.info, sound.manifest, sound.ledger, sound.record
-    rows_per_unit = record.rows_per_unit if record else job.rows_per_unit
-    done = ledger.done()
-    ids = [unit.id for unit in units(manifest, rows_per_unit)]
-    units_done = sum(one in done for one in ids)
+    job, info, manifest, record = sound.job, sound.info, sound.manifest, sound.record
+    work = probing.Work(job, manifest, info.digest, sound.rows_per_unit, sound.ledger.done())
+    planned, units_done = work.units()
     conditional = storage.conditional(job.output.uri)
-    column = job.input.columns.id
     notes = _notes(job, manifest, record, conditional=conditional)
-    try:
-        most_rows = None if all_ids else LOOKED_AT_ROWS
-        id_count = count_ids(manifest, column, storage, most_rows=most_rows) if column else None
-    except ManifestError as error:  # rows that cannot be read are rejected when the run meets them
-        id_count = None
-        notes.append(f"ids were not counted: {error.message}")
+    forecast, sample = _forecast(sound, storage, notes)
     return Plan(
         name=job.name,
         task=job.task,
         files=manifest.files,
         rows=manifest.rows,
         rows_out=manifest.rows * job.samples_per_row,
-        units=len(ids),
+        units=planned,
         units_done=units_done,
-        rows_per_unit=rows_per_unit,
+        rows_per_unit=sound.rows_per_unit,
         columns={field.name: str(field.type) for field in manifest.schema},
         bound=bindings(job),
         head=head(manifest, HEAD_ROWS, storage),
         output=job.output.uri,
-        output_state="new" if record is None else "done" if units_done == len(ids) else "begun",
+        output_state="new" if record is None else "done" if units_done == planned else "begun",
         conditional_puts=conditional,
         checkpoint=info,
+        ids=_count_ids(sound, storage, notes, all_ids=all_ids),
         notes=notes,
-        ids=id_count,
-        probe=_probe(job, manifest, rows_per_unit, done, info, make_engine) if probe else None,
+        settings=_settings(job),
+        needs=forecast,
+        prompts=sample,
+        probe=probing.probe(work, make_engine, on_step) if probe else None,
     )
 
 
@@ -146,31 +128,42 @@ def _notes(job: Job, manifest: Manifest, record: Run | None, *, conditional: boo
     return notes
 
 
-def _probe(
-    job: Job, manifest: Manifest, rows_per_unit: int, done: set[str], info: CheckpointInfo, make_engine: MakeEngine
-) -> Probe | None:
-    every = list(units(manifest, rows_per_unit))
-    left = [unit for unit in every if unit.id not in done]
-    unit = (left or every)[0]
-    if not unit.file.uri:
-        return None  # a folder of pictures nobody has listed yet has no file to read rows from
-    context = RunContext(job, info.digest, manifest.columns)
-    started = time.monotonic()
-    replica = Replica(context, LocalClient(), make_engine)
-    loaded = time.monotonic()
-    answered = replica.answer(unit, prepare(unit, context))
-    rows, _ = data_rows(unit, answered, context)
-    part = data_part(unit, rows, answered, context) or b""
-    unit_s = time.monotonic() - loaded
-    per_row_s = unit_s / answered.num_rows
-    rows_left = sum(one.rows for one in left) * job.samples_per_row
-    return Probe(
-        rows=answered.num_rows,
-        rejected=answered.num_rows - len(rows),
-        load_s=loaded - started,
-        unit_s=unit_s,
-        part_bytes=len(part),
-        replicas=job.compute.replicas.max,
-        total_s=rows_left * per_row_s / job.compute.replicas.max,
-        total_bytes=int(len(part) / answered.num_rows * manifest.rows * job.samples_per_row),
-    )
+def _settings(job: Job) -> dict[str, Any]:
+    replicas = job.compute.replicas
+    return {"params": job.params.model_dump(mode="json"), "replicas": replicas.model_dump(), "dtype": job.model.dtype}
+
+
+def _count_ids(sound: Sound, storage: Storage, notes: list[str], *, all_ids: bool) -> IdCount | None:
+    """Repeated and missing ids; None without an id column, or with a note if it cannot be read."""
+    column = sound.job.input.columns.id
+    if column is None:
+        return None
+    try:
+        return count_ids(sound.manifest, column, storage, most_rows=None if all_ids else LOOKED_AT_ROWS)
+    except ManifestError as error:  # the run rejects rows that cannot be read
+        notes.append(f"ids were not counted: {error.message}")
+        return None
+
+
+def _forecast(sound: Sound, storage: Storage, notes: list[str]) -> tuple[Needs | None, PromptSample | None]:
+    """What replicas need and which prompts they reject; adds notes on what the user should know."""
+    job = sound.job
+    if "config.json" not in sound.info.files:
+        return None, None
+    try:
+        forecast = needs(job, storage, this_machine())
+        sample = sample_prompts(job, sound.manifest, sound.info, storage)
+    except CheckpointError as error:
+        notes.append(f"memory and prompts were not checked: {error.message}")
+        return None, None
+    if forecast.note:
+        notes.append(forecast.note)
+    if forecast.far_from_trained:
+        trained = forecast.trained_image_size
+        notes.append(f"image_size {job.image_size} is far from {trained}, the size this checkpoint was trained for")
+    if sample.rejected:
+        share = f"{sample.rejected:,} of {sample.rows:,} sampled prompts would be rejected"
+        over = sample.rejected > job.limits.rejected_allowed(sample.rows)
+        limit = f"; limits.max_rejected is {job.limits.max_rejected}" if over else ""
+        notes.append(f"{share}, e.g. {sample.example}{limit}")
+    return forecast, sample

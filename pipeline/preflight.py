@@ -33,6 +33,11 @@ class Sound:
     ledger: Ledger
     record: Run | None
 
+    @property
+    def rows_per_unit(self) -> int:
+        """As the first run fixed it, or as the job says."""
+        return self.record.rows_per_unit if self.record else self.job.rows_per_unit
+
 
 def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
     """Look at everything `job` names, but for the weights' bytes.

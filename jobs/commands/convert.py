@@ -41,12 +41,8 @@ def convert_checkpoint(
     from unipic.pipeline.errors import CheckpointError
 
     console = Console(stderr=True, highlight=False)
-    columns = (
-        bars.BarColumn(),
-        bars.DownloadColumn(),
-        bars.TransferSpeedColumn(),
-        bars.TextColumn("{task.description}"),
-    )
+    text = bars.TextColumn("{task.description}")
+    columns = (bars.BarColumn(), bars.DownloadColumn(), bars.TransferSpeedColumn(), text)
     try:
         with bars.Progress(*columns, console=console, disable=not console.is_terminal) as live:
             bar = live.add_task("reading", total=None)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unipic.jobs.terminal.formatting import as_json, count, duration, size
 from unipic.jobs.terminal.options import AsJson, JobFile, Set
+from unipic.jobs.terminal.steps import Steps
 
 if TYPE_CHECKING:
     from unipic.pipeline.manifests.ids import IdCount
     from unipic.pipeline.plan import Plan, Probe
 
 _FILES_SHOWN = 5
+_PARAMETERS = ("image_size", "num_iterations", "diffusion_steps", "guidance", "samples_per_row", "max_new_tokens")
 _STATES = {
     "new": "new",
     "begun": "started; the run resumes it",
@@ -31,12 +34,13 @@ def plan_job(
     ] = False,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Load the model, run one unit without saving it, and estimate time and size."),
+        typer.Option("--probe", help="Load the model, run some rows without saving them, and estimate time and size."),
     ] = False,
 ) -> None:
     """Check a job and show what it would do.
 
-    Reports every fault at once. Writes nothing, starts no Ray, and loads the model only with --probe.
+    Reports every fault at once, and checks some prompts against the checkpoint. Writes nothing, starts no Ray, and
+    loads the weights only with --probe.
 
     \b
     Examples:
@@ -52,7 +56,8 @@ def plan_job(
     from unipic.pipeline.storage.storage import Storage
 
     storage = Storage(resolved.storage, patience_s=PATIENCE_S)
-    planned = plan(resolved, storage, all_ids=ids, probe=probe)
+    with Steps() if probe else contextlib.nullcontext(lambda _: None) as on_step:
+        planned = plan(resolved, storage, all_ids=ids, probe=probe, on_step=on_step)
     if json:
         typer.echo(as_json(planned))
         return
@@ -79,12 +84,30 @@ def _lines(plan: Plan) -> list[str]:
         f"  checkpoint  {checkpoint.uri}, {size(checkpoint.bytes)}, digest {checkpoint.digest[:16]}",
         f"  output      {plan.output} ({_STATES.get(plan.output_state, plan.output_state)})",
     ]
+    lines += _settings(plan)
     if plan.ids is not None:
         lines += _ids(plan.ids)
     lines += [f"  row {number}       {_row(row)}" for number, row in enumerate(plan.head)]
     if plan.probe is not None:
         lines += _cost(plan.probe)
     return lines + [f"  note        {note}" for note in plan.notes]
+
+
+def _settings(plan: Plan) -> list[str]:
+    """How the job runs: the replicas, then the parameters of its task."""
+    params, dtype = plan.settings["params"], plan.settings["dtype"]
+    least, most = plan.settings["replicas"]["min"], plan.settings["replicas"]["max"]
+    replicas = count(most, "replica") if least == most else f"{least:,} to {most:,} replicas"
+    parts = [f"{name} {params[name]}" for name in _PARAMETERS if params.get(name) is not None]
+    lines = [f"  params      {', '.join(parts)}"] if parts else []
+    if (needs := plan.needs) is None:
+        return [*lines, f"  replicas    {replicas}, {dtype}"]
+    batch = f"micro-batches of {count(needs.batch_size, 'row')}" if needs.batch_size else "micro-batches by GPU memory"
+    memory = f"about {size(needs.replica_bytes)} each{'' if needs.batch_size else ' and more with larger batches'}"
+    lines.append(f"  replicas    {replicas} on {needs.device}, {dtype}, {batch}, {memory}")
+    if plan.prompts is not None and not plan.prompts.rejected:
+        lines.append(f"  prompts     {count(plan.prompts.rows, 'sampled prompt')} checked, all accepted")
+    return lines
 
 
 def _ids(ids: IdCount) -> list[str]:
