@@ -32,11 +32,13 @@ class RunContext:
         job: the resolved job.
         checkpoint_digest: of the whole checkpoint, as `digests.json` states it.
         columns: the columns that every manifest file has.
+        epoch: of the output, when this run began; a later one may have taken rows back.
     """
 
     job: Job
     checkpoint_digest: str
     columns: tuple[str, ...]
+    epoch: int = 1
     code_version: str = field(default_factory=code_version)
 
     @cached_property

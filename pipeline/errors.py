@@ -139,7 +139,7 @@ class RowError(UniPicError):
         kind: the stable class name users filter on, e.g. "UnreadablePicture", "PictureTooLarge",
             "MissingPicture", "EmptyPrompt", "PromptRefused", "WrongType", "ForbiddenSource", "SourceUnavailable",
             "UnreadableRow", "ReplicaCrashed".
-        stage: "prepare", "replica" or "finish".
+        stage: "prepare", "replica" or "commit".
     """
 
     def __init__(self, kind: str, message: str, *, stage: str = "prepare", remedy: str = "", row: str = "") -> None:

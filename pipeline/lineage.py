@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from unipic.pipeline.job import ImageParams, Job
-from unipic.pipeline.records import OUTPUT_VERSION, digest
+from unipic.pipeline.records import OUTPUT_VERSION
+from unipic.pipeline.sealed import digest
 
 LINEAGE = pa.struct(
     [

@@ -16,7 +16,8 @@ from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.ids import LOOKED_AT_ROWS, IdCount, count_ids
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.reading import head
-from unipic.pipeline.output.run_record import Run, removed, rows_stay
+from unipic.pipeline.output.changes import removed, rows_stay
+from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.preflight import Sound, examine
 from unipic.pipeline.probe import OnStep, Probe
 from unipic.pipeline.records import ManifestFile
@@ -86,7 +87,7 @@ def plan(
     on_step("reading manifest, checkpoint and output")
     sound = examine(job, storage, may_have_changed=False)
     job, info, manifest, record = sound.job, sound.info, sound.manifest, sound.record
-    work = probing.Work(job, manifest, info.digest, sound.rows_per_unit, sound.ledger.done())
+    work = probing.Work(job, manifest, info.digest, sound.rows_per_unit, sound.done())
     planned, units_done = work.units()
     conditional = storage.conditional(job.output.uri)
     notes = _notes(job, manifest, record, conditional=conditional)
@@ -118,12 +119,12 @@ def plan(
 
 def _notes(job: Job, manifest: Manifest, record: Run | None, *, conditional: bool) -> list[str]:
     notes = [*manifest.left_out, *renamed(job)]
-    if record is not None and (gone := removed(record, manifest)):
+    if record is not None and (gone := removed(record.files, manifest.files)):
         notes.append(rows_stay(gone))
     if not conditional:
         notes.append(
-            "This store ignores put-if-absent. Two runs of the job at once stay safe all the same: "
-            "they write the same bytes to the same names."
+            "This store ignores put-if-absent, so it cannot decide between two runs that commit one unit at the same "
+            "moment. One run at a time is as safe as elsewhere."
         )
     return notes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.reading import check_readable
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
+from unipic.pipeline.records import UnitId
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, describe, verify
 from unipic.pipeline.stages.engine import with_trained_size
 from unipic.pipeline.storage.paths import is_s3, local_path
@@ -37,6 +38,10 @@ class Sound:
     def rows_per_unit(self) -> int:
         """As the first run fixed it, or as the job says."""
         return self.record.rows_per_unit if self.record else self.job.rows_per_unit
+
+    def done(self) -> Container[UnitId]:
+        """The units that are done; one listing of the receipts."""
+        return self.ledger.snapshot(self.record) if self.record is not None else ()
 
 
 def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import redact
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest, units
-from unipic.pipeline.records import Unit
+from unipic.pipeline.records import Unit, UnitId
 from unipic.pipeline.stages.engine import MakeEngine
 from unipic.pipeline.stages.infer import Replica
 from unipic.pipeline.stages.parts import data_part, data_rows
@@ -55,7 +55,7 @@ class Work:
     manifest: Manifest
     digest: str
     rows_per_unit: int
-    done: Collection[str]
+    done: Container[UnitId]
 
     def units(self) -> tuple[int, int]:
         """(units in all, units done)."""

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
 
+from unipic.pipeline.sealed import build, sealed, unsealed
+
 OUTPUT_VERSION = 1
 """Raised whenever the same input would give other bytes."""
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of `value` as canonical JSON: sorted keys, no spaces, UTF-8."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    ).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -52,26 +49,76 @@ class ManifestFile:
         return hashlib.sha256(self.name.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Consecutive rows of one manifest file: the piece of work, of retry, of commit and of lineage.
+class UnitId(str):
+    """The name of a unit: `<file key>-<first row, ten digits>`; as text it is the key of every table of units."""
+
+    @classmethod
+    def of(cls, file_key: str, first_row: int) -> UnitId:
+        return cls(f"{file_key}-{first_row:010d}")
+
+    @classmethod
+    def parse(cls, text: str) -> UnitId | None:
+        """The unit that `text` names exactly, or None."""
+        return cls(text) if _UNIT_ID.fullmatch(text) else None
+
+    @property
+    def file_key(self) -> str:
+        return self[:KEY_DIGITS]
+
+    @property
+    def first_row(self) -> int:
+        return int(self[KEY_DIGITS + 1 :])
+
+
+KEY_DIGITS = 16
+_UNIT_ID = re.compile(r"[0-9a-f]{16}-\d{10,18}")
+
+
+@dataclass(frozen=True, order=True)
+class Revision:
+    """Which commit of a unit: every one has a name of its own that is written once.
 
     Attributes:
-        only: where rejected rows are tried again, their (row, sample) pairs; () for the whole unit.
-        retry: which such try this is, from 1; 0 for the whole unit.
-        again: an earlier try may have left parts behind.
+        since: the epoch from which commits of this unit count: 1, or that of the latest redo or prune of its rows.
+        number: how many commits came before it since then: 0 first, then one for each retry of rejected rows.
+    """
+
+    since: int = 1
+    number: int = 0
+
+    @property
+    def tag(self) -> str:
+        """What stands behind the unit in names: "" for a first commit, else such as ".e2", ".r1" or ".e2.r1"."""
+        return (f".e{self.since}" if self.since > 1 else "") + (f".r{self.number}" if self.number else "")
+
+    @classmethod
+    def parse(cls, tag: str) -> Revision | None:
+        """`tag` backwards; None for text that is no tag."""
+        found = _TAG.fullmatch(tag)
+        return cls(int(found[1] or 1), int(found[2] or 0)) if found else None
+
+
+_TAG = re.compile(r"(?:\.e([2-9]|[1-9]\d{1,8}))?(?:\.r([1-9]\d{0,3}))?")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive rows of one manifest file: the piece of work, of retry, of commit and of lineage (a shard).
+
+    Attributes:
+        only: where rejected rows are retried, their (row, sample) pairs; () for the whole unit.
+        revision: which commit of the unit this work is for.
     """
 
     file: ManifestFile
     first_row: int
     rows: int
     only: tuple[tuple[int, int], ...] = ()
-    retry: int = 0
-    again: bool = False
+    revision: Revision = Revision()
 
     @property
-    def id(self) -> str:
-        return f"{self.file.key}-{self.first_row:010d}"
+    def id(self) -> UnitId:
+        return UnitId.of(self.file.key, self.first_row)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -80,7 +127,8 @@ class Unit:
     def from_json(cls, text: str) -> Unit:
         value = json.loads(text)
         only = tuple((row, sample) for row, sample in value["only"])
-        return cls(**{**value, "file": ManifestFile(**value["file"]), "only": only})
+        file, revision = ManifestFile(**value["file"]), Revision(**value["revision"])
+        return cls(**{**value, "file": file, "only": only, "revision": revision})
 
 
 @dataclass(frozen=True)
@@ -94,20 +142,54 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """How a unit was made: volatile, and never in a part.
+
+    Attributes:
+        replica, host, device, dtype: where and with what.
+        micro_batch: rows a micro-batch had; 0 where it is not known.
+        micro_batch_of_retry: number of the retry → rows a micro-batch had in it.
+        attempts: times the unit was started on a replica.
+        device_s, replica_s, commit_s: seconds on the device, in the replica, and in the commit stage.
+        finished: Unix seconds.
+        rejected_kinds: why rows are rejected → how many.
+    """
+
+    replica: str = ""
+    host: str = ""
+    device: str = ""
+    dtype: str = ""
+    micro_batch: int = 0
+    micro_batch_of_retry: Mapping[str, int] = field(default_factory=dict)
+    attempts: int = 1
+    device_s: float = 0.0
+    replica_s: float = 0.0
+    commit_s: float = 0.0
+    finished: float = 0.0
+    rejected_kinds: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def known(cls, value: Mapping[str, Any]) -> Facts:
+        """Those of `value` that have a field here."""
+        names = {one.name for one in fields(cls)}
+        return cls(**{name: fact for name, fact in value.items() if name in names})
+
+
+@dataclass(frozen=True)
 class Receipt:
-    """A unit is done when its receipt exists. Facts above the line are deterministic, those below are volatile.
+    """The commit record of a unit: it is done when its receipt exists. `attempt` and `facts` are volatile.
 
     Attributes:
         unit, file, first_row, rows: which unit.
+        revision: which commit of it.
         ok, rejected: outcomes; `ok + rejected = rows × samples per row`.
         parts: what was committed, data before rejected.
         source_version: the manifest file's version at that time.
-        retry: how often rejected rows of this unit were tried again.
+        attempt: the staging folder its parts were written in, from where they are published.
         resized: True where the micro-batch had to shrink, so that outputs are held to 1/255 instead of byte equality.
-        facts: host, seconds by stage, attempts, micro-batch size, device.
     """
 
-    unit: str
+    unit: UnitId
     file: str
     first_row: int
     rows: int
@@ -115,17 +197,27 @@ class Receipt:
     rejected: int
     parts: tuple[Part, ...]
     source_version: str
-    retry: int = 0
+    revision: Revision = Revision()
+    attempt: str = ""
     resized: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = Facts()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, indent=1)
+        """With a digest of itself, so that a change of any character shows."""
+        return sealed(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Receipt:
-        value = json.loads(text)
-        return cls(**{**value, "parts": tuple(Part(**part) for part in value["parts"])})
+        """Raises ValueError, saying what is wrong, for anything but what `to_json` wrote."""
+        value = unsealed(text)
+        return build(
+            cls,
+            value,
+            unit=UnitId.parse,
+            parts=lambda parts: tuple(build(Part, part) for part in parts),
+            revision=lambda revision: build(Revision, revision),
+            facts=lambda facts: build(Facts, facts),
+        )
 
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -10,7 +10,7 @@ from unipic.pipeline.context import RunContext
 from unipic.pipeline.execution.capacity import check_capacity, with_gpus
 from unipic.pipeline.execution.conclusion import conclude, raise_fatal
 from unipic.pipeline.execution.driver import Driver
-from unipic.pipeline.execution.graph import FINISH_CPUS, PREPARE_CPUS, RayExecutor
+from unipic.pipeline.execution.graph import COMMIT_CPUS, PREPARE_CPUS, RayExecutor
 from unipic.pipeline.execution.progress import OnProgress, Progress, Result
 from unipic.pipeline.execution.ray_cluster import ray_cluster, supervisor_actor
 from unipic.pipeline.execution.ray_exposure import exposure
@@ -20,13 +20,16 @@ from unipic.pipeline.execution.tally import Tally
 from unipic.pipeline.execution.work_queue import WorkQueue
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest, units
+from unipic.pipeline.output.changes import removed, rows_stay
+from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.events import emit
 from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.output.reconciliation import account
-from unipic.pipeline.output.run_record import removed, rows_stay
+from unipic.pipeline.output.reconciliation import Reconciliation, reconcile
+from unipic.pipeline.output.recovery import recover
+from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.preflight import preflight
-from unipic.pipeline.records import Unit
+from unipic.pipeline.records import Unit, UnitId
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.stages.parts import renamed
 from unipic.pipeline.storage.storage import Storage
@@ -37,16 +40,15 @@ class Work:
     """What is left of a job.
 
     Attributes:
-        attempts: unit id → which attempt at its rejected rows its receipt should be of in the end.
+        known: the commits that this run has seen, from one listing of the receipts.
     """
 
     context: RunContext
     manifest: Manifest
     ledger: Ledger
-    rows_per_unit: int
+    known: Snapshot
     tally: Tally
     queue: WorkQueue
-    attempts: dict[str, int]
 
 
 def run(
@@ -60,6 +62,7 @@ def run(
     retry_rejected: bool = False,
     redo_changed: bool = False,
     only: Collection[str] | None = None,
+    again: Collection[str] = (),
 ) -> Result:
     """Do what is left of `job`.
 
@@ -69,6 +72,7 @@ def run(
         retry_rejected: also attempt rejected rows again, and add those that succeed to the output.
         redo_changed: do the units of manifest files that changed under their name again, instead of refusing.
         only: names of the manifest files to look at; default: all.
+        again: units that are done and are made once more: bytes equal to those committed replace what is damaged.
 
     Raises:
         JobError: refused before anything started.
@@ -79,15 +83,17 @@ def run(
     job = context.job
     if only is not None:
         manifest = replace(manifest, files=tuple(one for one in manifest.files if one.name in only))
-    record, manifest = ledger.open(job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
-    ledger.sweep()
-    work = what_is_left(context, manifest, ledger, record.rows_per_unit, retry_rejected=retry_rejected)
+    record, manifest = claim(ledger, job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
+    context = replace(context, epoch=record.epoch.number)
+    known = ledger.snapshot(record)
+    recover(ledger, known)
+    work = what_is_left(context, manifest, ledger, known, retry_rejected=retry_rejected, again=again)
     asked = stop or threading.Event()
     policy = StopPolicy(job, work.tally.rows_total, stop_requested=asked.is_set)
     reporter = Reporter(on_progress, work.tally, policy)
     for said in (*manifest.left_out, *renamed(job)):
         reporter.note(said)
-    if only is None and (gone := removed(record, manifest)):
+    if only is None and (gone := removed(record.files, manifest.files)):
         reporter.note(rows_stay(gone))
     if work.tally.units_left and not policy.check(work.tally, None):
         result = _execute(work, policy, reporter, address=address, verbose=verbose, make_engine=make_engine)
@@ -98,27 +104,36 @@ def run(
 
 
 def what_is_left(
-    context: RunContext, manifest: Manifest, ledger: Ledger, rows_per_unit: int, *, retry_rejected: bool
+    context: RunContext,
+    manifest: Manifest,
+    ledger: Ledger,
+    known: Snapshot,
+    *,
+    retry_rejected: bool = False,
+    again: Collection[str] = (),
 ) -> Work:
-    """Compare the manifest with the receipts in an output that was claimed and swept."""
-    done = ledger.done()
-    planned = [unit.id for unit in units(manifest, rows_per_unit)]
-    tally = Tally(rows_total=manifest.rows * context.job.samples_per_row, units_total=len(planned))
-    for receipt in ledger.receipts([unit for unit in planned if unit in done]):
+    """Compare the manifest with the receipts in an output that was claimed and recovered."""
+
+    def planned() -> Iterator[Unit]:
+        return units(manifest, known.rows_per_unit)
+
+    tally = Tally(rows_total=manifest.rows * context.job.samples_per_row, units_total=0, known=known)
+    done: list[UnitId] = []
+    for unit in planned():
+        tally.units_total += 1
+        if unit.id in known:
+            done.append(unit.id)
+    later: list[Unit] = []
+    by_name = {file.name: file for file in manifest.files}
+    for receipt in ledger.receipts(known, done):
         tally.add_earlier(receipt)
-    later = []
-    if retry_rejected:
-        for receipt, unit in ledger.retries(manifest.files):
+        if receipt.unit in again:
             tally.take_back(receipt)
-            later.append(unit)
-
-    def left() -> Iterator[Unit]:
-        for unit in units(manifest, rows_per_unit):
-            if unit.id not in done:
-                yield replace(unit, again=unit.id in ledger.begun)
-
-    attempts = {unit.id: unit.retry for unit in later}
-    return Work(context, manifest, ledger, rows_per_unit, tally, WorkQueue(left(), later), attempts)
+        elif retry_rejected and receipt.rejected:
+            tally.take_back(receipt)
+            later.append(ledger.retry(receipt, by_name[receipt.file]))
+    later += [known.ready(unit) for unit in planned() if unit.id in again] if again else []
+    return Work(context, manifest, ledger, known, tally, WorkQueue(known.left(planned()), later))
 
 
 def _execute(
@@ -126,7 +141,7 @@ def _execute(
 ) -> Result:
     """Start Ray, do the work, keep the output's events and its heartbeat."""
     job, note = work.context.job, reporter.note
-    needed = job.compute.replicas.min * job.compute.cpus_per_replica + PREPARE_CPUS + FINISH_CPUS
+    needed = job.compute.replicas.min * job.compute.cpus_per_replica + PREPARE_CPUS + COMMIT_CPUS
     with emit(work.ledger, job, work.manifest, warn=note) as closing, presence(work.ledger, warn=note) as others:
         for other in others:
             note(f"another run of this job is at work here ({other}); both end with the same output")
@@ -146,6 +161,14 @@ def _execute(
 def _conclude(work: Work, policy: StopPolicy, reporter: Reporter) -> Result:
     if policy.fatal is not None:
         raise_fatal(policy.fatal)
-    seen = account(work.manifest, work.rows_per_unit, work.ledger, retries=work.attempts)
-    output = work.context.job.output.uri
-    return conclude(work.tally, policy, seen, seconds=reporter.seconds, output=output)
+    recover(work.ledger, work.ledger.snapshot(work.known.run))
+    return conclude(work.tally, policy, reconciled(work), seconds=reporter.seconds, output=work.context.job.output.uri)
+
+
+def reconciled(work: Work) -> Reconciliation:
+    """Compare what this run counted with the receipts."""
+    planned = (unit.id for unit in units(work.manifest, work.known.rows_per_unit))
+    tally = work.tally
+    return reconcile(
+        planned, work.ledger, work.known, ok=tally.ok, rejected=tally.rejected, taken_back=tally.taken_back
+    )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from PIL import Image
 
 from tests.fakes import make_job, receipts, write_prompts
 from tests.inprocess import run_here
-from unipic.pipeline.audit.repair import Redo, redo
-from unipic.pipeline.audit.verify import Report, verify
+from unipic.pipeline.audit.repair_plan import RepairPlan, plan_repair
+from unipic.pipeline.audit.report import Report
+from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.job import Job
-from unipic.pipeline.output.ledger import receipt_path
+from unipic.pipeline.output.layout import receipt_path
+from unipic.pipeline.sealed import sealed, unsealed
 from unipic.pipeline.storage.storage import Storage
 
 
@@ -50,7 +51,7 @@ def miscount(job: Job, file: str) -> str:
     """Makes the receipt of the first unit of `file` count wrong; returns the unit."""
     unit = min(one.unit for one in receipts(job) if one.file == file)
     path = Path(job.output.uri, receipt_path(unit))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "ok": 7}))
+    path.write_text(sealed({**unsealed(path.read_text()), "ok": 7}))
     return unit
 
 
@@ -58,9 +59,9 @@ def data_parts(job: Job) -> list[Path]:
     return sorted(Path(job.output.uri, "data").iterdir())
 
 
-def plan_of(job: Job) -> tuple[Report, Redo]:
+def plan_of(job: Job) -> tuple[Report, RepairPlan]:
     report = verify(job.output.uri, Storage())
-    return report, redo(job.output.uri, Storage(), report)
+    return report, plan_repair(job.output.uri, Storage(), report)
 
 
 def tree(job: Job) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.job import AnyJob, Job
 from unipic.pipeline.manifests.discovery import discover
+from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import Receipt, Unit
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.storage import Storage
@@ -151,9 +152,7 @@ def part_bytes(job: Job) -> dict[str, bytes]:
 
 
 def receipts(job: Job) -> list[Receipt]:
-    storage = Storage(job.storage)
-    listed = storage.list(f"{job.output.uri}/_unipic/receipts", suffix=".json")
-    return [Receipt.from_json(storage.read(one.uri)) for one in listed]
+    return list(Ledger(job.output.uri, Storage(job.storage)).receipts())
 
 
 def first_unit(job: Job) -> tuple[Unit, RunContext]:

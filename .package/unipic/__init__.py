@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from unipic.jobs.spec.load import load_job
     from unipic.pipeline.audit.repair import Repaired
     from unipic.pipeline.audit.replay import Replayed
+    from unipic.pipeline.audit.report import Problem, Report
     from unipic.pipeline.audit.status import Status
     from unipic.pipeline.audit.trace import Step
-    from unipic.pipeline.audit.verify import Problem, Report
     from unipic.pipeline.errors import (
         AccessDenied,
         CheckpointError,
@@ -142,7 +142,7 @@ _HOMES = {
     "unipic.pipeline.audit.replay": ("Replayed",),
     "unipic.pipeline.audit.status": ("Status",),
     "unipic.pipeline.audit.trace": ("Step",),
-    "unipic.pipeline.audit.verify": (
+    "unipic.pipeline.audit.report": (
         "Problem",
         "Report",
     ),

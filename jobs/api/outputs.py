@@ -13,9 +13,9 @@ from unipic.pipeline.audit import trace as tracing
 from unipic.pipeline.audit import verify as verifying
 from unipic.pipeline.audit.repair import Repaired
 from unipic.pipeline.audit.replay import Replayed
+from unipic.pipeline.audit.report import Report
 from unipic.pipeline.audit.status import Status
 from unipic.pipeline.audit.trace import Step
-from unipic.pipeline.audit.verify import Report
 from unipic.pipeline.execution.progress import OnProgress
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.storage import Storage

@@ -20,7 +20,7 @@ from unipic.jobs.terminal.signals import Signals
 
 if TYPE_CHECKING:
     from unipic.pipeline.audit.repair import Repaired
-    from unipic.pipeline.audit.verify import Report
+    from unipic.pipeline.audit.report import Report
     from unipic.pipeline.storage.storage import Storage
 
 _PROBLEMS_SHOWN = 50
@@ -39,7 +39,8 @@ def verify_output(
 ) -> None:
     """Audit a whole output.
 
-    Compares every unit, part, row, image and lineage with its receipt. Exits with code 1 if a problem remains.
+    Compares every unit, part, row, image and lineage with its receipt, and the receipts with the recorded job. Exits
+    with code 0 for a sound output, 3 for an incomplete one (the next run finishes it), and 1 for a damaged one.
 
     --repair needs the manifest and the checkpoint of the job; relative paths start from this folder. A unit that cannot
     be run again stays unchanged, and the reason is printed. Unknown files in data/, rejected/, images/ and _unipic/
@@ -61,7 +62,7 @@ def verify_output(
     if json:
         typer.echo(as_json([report.as_dict() for report in reports] if repair else reports[0].as_dict()))
     if not reports[-1].ok:
-        raise typer.Exit(STOPPED if stopped else FAULT)
+        raise typer.Exit(STOPPED if stopped or reports[-1].verdict == "incomplete" else FAULT)
 
 
 def _audit(output: str, storage: Storage, replay: int, *, quiet: bool) -> Report:
@@ -83,8 +84,7 @@ def _audit(output: str, storage: Storage, replay: int, *, quiet: bool) -> Report
 
 def _print_report(report: Report) -> None:
     rows = f"{report.data:,} data and {report.rejected:,} rejected of {count(report.rows, 'row')}"
-    verdict = "intact" if report.ok else "NOT intact"
-    typer.echo(f"{report.output}: {verdict}; {rows} in {count(report.units, 'unit')}")
+    typer.echo(f"{report.output}: {report.verdict}; {rows} in {count(report.units, 'unit')}")
     for kind, number in sorted(report.counts.items(), key=lambda item: -item[1]):
         typer.echo(f"  {kind}: {number:,}")
     for problem in report.problems[:_PROBLEMS_SHOWN]:
@@ -93,11 +93,15 @@ def _print_report(report: Report) -> None:
 
 def _repair_actions(report: Report) -> str:
     """What --repair would do, or "" if it would do nothing."""
-    leftovers = report.counts.get("superseded part", 0) + report.counts.get("interrupted retry", 0)
+    from unipic.pipeline.audit.report import ProblemKind
+
+    leftovers = sum(
+        report.counts.get(kind, 0) for kind in (ProblemKind.SUPERSEDED, ProblemKind.LEFT_OVER, ProblemKind.UNPUBLISHED)
+    )
     actions = [
         f"run {count(units, 'unit')} again" if (units := len(report.damaged_units)) else "",
-        f"move {count(files, 'file')} to _unipic/set-aside" if (files := len(report.strangers)) else "",
-        f"delete {count(leftovers, 'part')} of superseded attempts" if leftovers else "",
+        f"move {count(files, 'file')} to _unipic/set-aside" if (files := len(report.foreign)) else "",
+        f"publish or delete {count(leftovers, 'file')} of earlier attempts" if leftovers else "",
     ]
     return ", ".join(action for action in actions if action)
 
@@ -112,7 +116,7 @@ def _repair(output: str, storage: Storage, report: Report) -> bool:
         def on_cleared(repaired: Repaired) -> None:
             for line in _cleared(output, repaired):
                 display.print(line)
-            if repaired.forgotten:
+            if repaired.units:
                 live.enter_context(display)
 
         repaired = repair(
@@ -126,10 +130,10 @@ def _repair(output: str, storage: Storage, report: Report) -> bool:
 
 def _cleared(output: str, repaired: Repaired) -> Iterator[str]:
     if repaired.swept:
-        yield f"deleted {count(repaired.swept, 'part')} of superseded attempts"
+        yield f"published or deleted {count(repaired.swept, 'file')} of earlier attempts"
     if repaired.set_aside:
         yield f"moved {count(repaired.set_aside, 'file')} to {output.rstrip('/')}/_unipic/set-aside"
     for reason, units in sorted(Counter(repaired.left.values()).items()):
         yield f"{count(units, 'damaged unit')} unchanged: {reason}"
-    if repaired.forgotten:
-        yield f"running {count(repaired.forgotten, 'damaged unit')} again"
+    if repaired.units:
+        yield f"running {count(repaired.units, 'damaged unit')} again"

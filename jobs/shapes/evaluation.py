@@ -111,7 +111,7 @@ def _pace(task: str, result: Result) -> Pace:
     from unipic.pipeline.output.ledger import Ledger
     from unipic.pipeline.storage.storage import Storage
 
-    device_s = sum(receipt.facts["device_s"] for receipt in Ledger(result.output, Storage()).receipts())
+    device_s = sum(receipt.facts.device_s for receipt in Ledger(result.output, Storage()).receipts())
     whole = None if result.earlier or not result.seconds else result.rows / result.seconds
     return Pace(task, result.rows, whole, result.rows / max(device_s, 1e-9))
 

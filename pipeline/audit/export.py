@@ -20,6 +20,7 @@ import pyarrow as pa
 from unipic.pipeline.errors import JobError
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
+from unipic.pipeline.records import UnitId
 from unipic.pipeline.storage.parquet import open_parquet
 from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
@@ -73,7 +74,7 @@ def export(output_uri: str, to: Path, storage: Storage, *, force: bool = False) 
     rows = rejected = 0
     with _whole_file(to, force=force) as stream:
         write: Write | None = None
-        for receipt in ledger.receipts(_units(run, ledger.done())):
+        for receipt in ledger.receipts(ledger.snapshot(run), _units(run)):
             rejected += receipt.rejected
             for part in (one for one in receipt.parts if one.path.startswith("data/")):
                 for batch, kept, others in _batches(join(output_uri, part.path), storage):
@@ -88,12 +89,11 @@ def export(output_uri: str, to: Path, storage: Storage, *, force: bool = False) 
     return Exported(rows, rejected, total - rows - rejected, tuple(left_out))
 
 
-def _units(run: Run, done: set[str]) -> list[str]:
-    """Ids of the units that are done, in the manifest's order."""
-    every = (
-        f"{file.key}-{first_row:010d}" for file in run.files for first_row in range(0, file.rows, run.rows_per_unit)
-    )
-    return [unit for unit in every if unit in done]
+def _units(run: Run) -> Iterator[UnitId]:
+    """Every unit of the recorded manifest, in its order."""
+    for file in run.files:
+        for first_row in range(0, file.rows, run.rows_per_unit):
+            yield UnitId.of(file.key, first_row)
 
 
 def _kept(schema: pa.Schema) -> tuple[list[str], list[str]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from unipic.pipeline.errors import JobError
 from unipic.pipeline.job import Job
+from unipic.pipeline.output.changes import removed
+from unipic.pipeline.output.claims import take_back
 from unipic.pipeline.output.heartbeat import at_work
-from unipic.pipeline.output.ledger import RUN, Ledger
-from unipic.pipeline.output.run_record import Run, removed, without
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.stages.checkpoint_cache import describe
 from unipic.pipeline.stages.engine import with_trained_size
-from unipic.pipeline.storage.storage import Storage, join
+from unipic.pipeline.storage.storage import Storage
 
 
 def prune(job: Job, storage: Storage, *, remove: bool = False) -> list[ManifestFile]:
@@ -28,13 +30,11 @@ def prune(job: Job, storage: Storage, *, remove: bool = False) -> list[ManifestF
     job = with_trained_size(job, storage)
     ledger.check_owner(job, describe(job.model.checkpoint, storage).digest)
     record = ledger.recorded()
-    gone = removed(record, ledger.discover(job))
+    manifest = ledger.discover(job)
+    gone = removed(record.files, manifest.files)
     if gone:
         _check_prunable(ledger, record, gone)
-    if gone and remove:
-        ledger.forget(gone)
-        storage.write(join(job.output.uri, RUN), without(record, gone).to_json())
-    return gone
+    return take_back(ledger, manifest) if gone and remove else gone
 
 
 def _check_prunable(ledger: Ledger, record: Run, gone: list[ManifestFile]) -> None:

@@ -10,7 +10,6 @@ from unipic.pipeline.errors import UniPicError
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Receipt
-from unipic.pipeline.stages.commit import REJECTED_KINDS
 from unipic.pipeline.storage.parquet import read_part
 from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
@@ -39,7 +38,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class RejectedKind:
-    """Rows rejected for one reason. `kind` is "" and `example` None if old receipts do not record it."""
+    """Rows rejected for one reason; `example` is None if the part that has one is damaged."""
 
     kind: str
     rows: int
@@ -58,7 +57,7 @@ def rejections(output_uri: str, storage: Storage, *, kind: str | None = None) ->
     ledger = Ledger(output_uri, storage)
     run = ledger.recorded()
     for receipt in ledger.receipts():
-        if receipt.rejected and kind in (None, *receipt.facts.get(REJECTED_KINDS, {kind: 0})):
+        if receipt.rejected and kind in (None, *receipt.facts.rejected_kinds):
             yield from (row for row in _rejected(receipt, ledger, run) if kind in (None, row.kind))
 
 
@@ -83,9 +82,8 @@ class Summary:
     def add(self, receipt: Receipt) -> None:
         if not receipt.rejected:
             return
-        kinds = receipt.facts.get(REJECTED_KINDS, {})
+        kinds = receipt.facts.rejected_kinds
         self.counts.update(kinds)
-        self.counts[""] += receipt.rejected - sum(kinds.values())
         if kinds.keys() - self.examples.keys():
             try:
                 for row in _rejected(receipt, self.ledger, self.run):

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
 
+from unipic.pipeline.audit.expectation import reached_with, recorded_job
+from unipic.pipeline.audit.images import image_bytes
+from unipic.pipeline.audit.report import Problem, ProblemKind
 from unipic.pipeline.audit.trace import Found, find
-from unipic.pipeline.audit.verify import Problem, picture_of, planned_units
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import CheckpointError, EngineError, JobError, ManifestError, OutputError, UniPicError
-from unipic.pipeline.job import AnyJob, Job
 from unipic.pipeline.lineage import sha256
-from unipic.pipeline.output.ledger import Ledger, part_of
-from unipic.pipeline.output.run_record import Run, as_found
+from unipic.pipeline.output.changes import settled_in_place
+from unipic.pipeline.output.layout import Named, parse_part
+from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import Receipt, Unit
 from unipic.pipeline.stages.checkpoint_cache import describe
 from unipic.pipeline.stages.commit import micro_batch
@@ -35,7 +36,7 @@ from unipic.pipeline.stages.parts import data_rows
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.parquet import read_part
 from unipic.pipeline.storage.paths import join
-from unipic.pipeline.storage.storage import FileInfo, Storage
+from unipic.pipeline.storage.storage import Storage
 from unipic.pipeline.supervision.client import LocalClient
 
 PATIENCE_S = 86_400.0  # whoever replays sees it hang and may interrupt: no watchdog is to end the command for them
@@ -114,51 +115,33 @@ def replay_sample(
         try:
             again = replayer.replay(found)
         except UniPicError as error:
-            yield Problem("cannot be replayed", found.part, f"row {row}: {error}")
+            yield Problem(ProblemKind.CANNOT_REPLAY, found.part, f"row {row}: {error}")
             if isinstance(error, EngineError | CheckpointError):
                 return  # nor can any other
             continue
         if not again.as_promised:
             by = "" if again.max_difference is None else f", by up to {again.max_difference} of 255"
-            yield Problem("differs when replayed", found.part, f"row {row} comes out otherwise{by}")
+            yield Problem(ProblemKind.DIFFERS, found.part, f"row {row} comes out otherwise{by}")
 
 
 def _random_rows(replayer: Replayer, rows: int, damaged: Collection[str]) -> Iterator[Found]:
     """Rows of randomly chosen parts that receipts name: reading a few parts is enough, however many there are."""
     ledger, storage = replayer.ledger, replayer.storage
-    units = (planned_units(replayer.run).keys() & ledger.done()) - set(damaged)
-    parts = [one for one in storage.list(replayer.data_uri, suffix=".parquet") if part_of(one.uri)[0] in units]
+    parts = [
+        one
+        for one in storage.list(replayer.data_uri, suffix=".parquet")
+        if (named := parse_part(ledger.path_of(one.uri)))
+        and replayer.snapshot.holds(named)
+        and named.unit not in damaged
+    ]
     chance = random.SystemRandom()
     left = rows
     while left and parts:
         part = chance.choice(parts)
-        if not _is_named(part, ledger):
-            parts.remove(part)
-            continue
         lineages = read_part(part.uri, storage, ["lineage"]).column("lineage")
         at = chance.randrange(len(lineages))
         yield Found(ledger.output_uri, part.uri, at, {"lineage": lineages[at].as_py()})
         left -= 1
-
-
-def _is_named(part: FileInfo, ledger: Ledger) -> bool:
-    """Whether the receipt of its unit names this part, and not one of an earlier or an unfinished try."""
-    name = f"data/{part.uri.rsplit('/', 1)[-1]}"
-    return name in {one.path for one in ledger.receipt(part_of(part.uri)[0]).parts}
-
-
-def recorded_job(run: Run, storage: Storage) -> Job:
-    """The job as `run.json` has it, its store reached with what `storage` was told beside that.
-
-    Raises:
-        OutputError: it is a job of another version.
-    """
-    try:
-        job: Job = TypeAdapter(AnyJob).validate_python(run.job, strict=False)
-    except ValidationError as error:
-        raise OutputError(f"run.json holds no job of this version: {error.error_count()} faults in it") from error
-    told = storage.options.model_dump(exclude_defaults=True)
-    return job.model_copy(update={"storage": job.storage.model_copy(update=told)})
 
 
 class Replayer:
@@ -167,7 +150,9 @@ class Replayer:
     def __init__(self, output_uri: str, storage: Storage, *, make_engine: MakeEngine = UniPicEngine) -> None:
         self.storage = storage
         self.ledger = Ledger(output_uri, storage)
-        self.run = as_found(self.ledger.recorded(), storage)
+        run = self.ledger.recorded()
+        self.run = run.with_files(settled_in_place(run.files, run.digests, storage))
+        self.snapshot = self.ledger.snapshot(run)
         self.make_engine = make_engine
         self.replicas: dict[str, Replica] = {}
 
@@ -177,11 +162,12 @@ class Replayer:
 
     def replay(self, found: Found, *, against: bytes | None = None) -> Replayed:
         lineage = found.row["lineage"]
-        unit_id, retry = part_of(found.part)
-        receipt = self.ledger.receipt(unit_id)
-        size = micro_batch(receipt, retry)
+        named = self._named(found)
+        latest = self.snapshot.revision(named.unit) or named.revision
+        receipt = self.ledger.receipt(named.unit, latest)
+        size = micro_batch(receipt, self.ledger.path_of(found.part))
         context = self._context(receipt, lineage["checkpoint"], size or 1)
-        unit = replace(self._unit(receipt), only=self._together(found, size or 1))
+        unit = replace(self._unit(receipt, named), only=self._together(found, size or 1))
         prepared = prepare(unit, context)
         _refuse_fault(prepared, lineage)
         answered = self._replica(context).answer(unit, prepared)
@@ -209,11 +195,17 @@ class Replayer:
             exact=size is not None and not resized and len(rows) == len(unit.only),
         )
 
-    def _unit(self, receipt: Receipt) -> Unit:
+    def _named(self, found: Found) -> Named:
+        named = parse_part(self.ledger.path_of(found.part))
+        if named is None:
+            raise OutputError(f"{found.part} is no part of this output")
+        return named
+
+    def _unit(self, receipt: Receipt, named: Named) -> Unit:
         file = next((one for one in self.run.files if one.name == receipt.file), None)
         if file is None:
             raise ManifestError(f"{receipt.file} is not in run.json any more")
-        return Unit(file, receipt.first_row, receipt.rows)
+        return Unit(file, receipt.first_row, receipt.rows, revision=named.revision)
 
     def _together(self, found: Found, size: int) -> tuple[tuple[int, int], ...]:
         """(row, sample) of the rows that were on the device with this one: a part has what one try answered, in order.
@@ -225,8 +217,8 @@ class Replayer:
         return tuple((one["source_row"], one["sample"]) for one in lineages.slice(first, size).to_pylist())
 
     def _context(self, receipt: Receipt, checkpoint: str, size: int) -> RunContext:
-        job = recorded_job(self.run, self.storage)
-        device = receipt.facts.get("device")  # a run may have been resumed with other settings than run.json has
+        job = reached_with(recorded_job(self.run), self.storage)
+        device = receipt.facts.device  # a run may have been resumed with other settings than run.json has
         changes = {
             "compute": job.compute.model_copy(update={"batch_size": size}),
             "limits": job.limits.model_copy(update={"batch_timeout_s": PATIENCE_S}),
@@ -258,7 +250,7 @@ class Replayer:
     def _stored(self, found: Found) -> bytes:
         column = "caption" if self.run.task == "caption" else "image"
         value = read_part(found.part, self.storage, [column]).column(column)[found.at].as_py()
-        return value.encode() if column == "caption" else picture_of(value, self.ledger.output_uri, self.storage)
+        return value.encode() if column == "caption" else image_bytes(value, self.ledger.output_uri, self.storage)
 
 
 def _refuse_fault(rows: pa.Table, lineage: Mapping[str, Any]) -> None:

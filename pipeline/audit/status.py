@@ -54,20 +54,20 @@ def status(output_uri: str, storage: Storage) -> Status:
     """
     ledger = Ledger(output_uri, storage)
     run = ledger.recorded()
-    samples = int(run.fields["params"].get("samples_per_row", 1))
+    snapshot = ledger.snapshot(run)
     ok = rejected = done = 0
     summary = Summary(ledger, run)
     first = float("inf")
     recent: list[tuple[float, int]] = []
-    for receipt in ledger.receipts():
+    for receipt in ledger.receipts(snapshot):
         done += 1
         ok += receipt.ok
         rejected += receipt.rejected
         summary.add(receipt)
-        at = float(receipt.facts.get("finished", 0.0))
-        first = min(first, at)
-        recent = heapq.nlargest(RECENT_UNITS, [*recent, (at, receipt.ok + receipt.rejected)])
-    rows = sum(one.rows for one in run.files) * samples
+        finished = receipt.facts.finished
+        first = min(first, finished)
+        recent = heapq.nlargest(RECENT_UNITS, [*recent, (finished, receipt.ok + receipt.rejected)])
+    rows = sum(one.rows for one in run.files) * run.samples_per_row
     rate = _rate(sorted(recent))
     left = rows - ok - rejected
     allowed = Limits(max_rejected=run.job["limits"]["max_rejected"]).rejected_allowed(rows)
@@ -81,7 +81,7 @@ def status(output_uri: str, storage: Storage) -> Status:
         rejected_kinds={kind.kind: kind.rows for kind in summary.kinds() if kind.kind},
         rejections=summary.kinds(),
         rejected_allowed=allowed,
-        units=sum(-(-one.rows // run.rows_per_unit) for one in run.files),
+        units=snapshot.planned,
         units_done=done,
         rows_per_s=rate,
         eta_s=left / rate if rate and left and others else None,

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from unipic.pipeline.errors import JobError, OutputError, UniPicError, redact
-from unipic.pipeline.output.ledger import Ledger, part_of
+from unipic.pipeline.output.layout import parse_part
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.records import Revision
 from unipic.pipeline.stages.parts import REJECTION
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable
 from unipic.pipeline.storage.parquet import open_parquet, read_part
@@ -86,7 +88,7 @@ def _not_found(ledger: Ledger, row: str, passed_over: list[str]) -> JobError:
     """Why no output row is called `row`: it was rejected, or there is none. Raises OutputError: no output of ours."""
     run = ledger.recorded()
     rejected = _called(row, _rows(ledger, "rejected", run.fields["columns"].get("id"), passed_over))
-    latest = {_place(one): one.row["rejection"] for one in sorted(rejected, key=lambda one: part_of(one.part)[1])}
+    latest = {_place(one): one.row["rejection"] for one in sorted(rejected, key=lambda one: _revision(one, ledger))}
     if latest:
         first, *more = latest.values()
         sample = f", sample {first['sample']}" if run.fields["params"].get("samples_per_row", 1) > 1 else ""
@@ -103,6 +105,11 @@ def _not_found(ledger: Ledger, row: str, passed_over: list[str]) -> JobError:
     )
 
 
+def _revision(found: Found, ledger: Ledger) -> Revision:
+    named = parse_part(ledger.path_of(found.part))
+    return named.revision if named is not None else Revision()
+
+
 def _place(found: Found) -> tuple[str, int, int]:
     rejection = found.row["rejection"]
     return rejection["source_file"], rejection["source_row"], rejection["sample"]
@@ -116,9 +123,10 @@ def _rows(ledger: Ledger, folder: str, identity: str | None, passed_over: list[s
         passed_over: gets the parts that are damaged or not ours.
     """
     struct = "lineage" if folder == "data" else "rejection"
-    done = ledger.done()
+    snapshot = ledger.snapshot(ledger.recorded())
     for part in ledger.storage.list(join(ledger.output_uri, folder), suffix=".parquet"):
-        table = _read(part.uri, ledger.storage, identity, struct) if part_of(part.uri)[0] in done else None
+        counts = snapshot.holds(parse_part(ledger.path_of(part.uri)))
+        table = _read(part.uri, ledger.storage, identity, struct) if counts else None
         if table is None:
             passed_over.append(part.uri)
             continue

@@ -14,9 +14,11 @@ from unipic.pipeline.bench.plan import peak_bytes
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.job import CaptionJob, CaptionParams, Columns, Input, Model, Output
 from unipic.pipeline.manifests.manifest import Manifest, units
+from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.records import ManifestFile, Unit, digest
-from unipic.pipeline.stages.commit import finish
+from unipic.pipeline.records import ManifestFile, Unit
+from unipic.pipeline.sealed import digest
+from unipic.pipeline.stages.commit import commit
 from unipic.pipeline.stages.prepare import PREPARED
 from unipic.pipeline.storage.storage import Storage
 
@@ -80,11 +82,11 @@ def write_captions(output: str, rows: int) -> int:
     files = [ManifestFile(f"m/{at:05d}.parquet", f"{at:05d}.parquet", size, 0, "1") for at, size in enumerate(sizes)]
     manifest = Manifest(tuple(files), pa.schema([("image", pa.string())]))
     checkpoint = digest("none")
-    Ledger(output, Storage()).open(job, manifest, checkpoint)
+    claim(Ledger(output, Storage()), job, manifest, checkpoint)
     context = RunContext(job, checkpoint, manifest.columns)
     count = 0
     for unit in units(manifest, job.rows_per_unit):
-        finish(unit, _answered(unit), context)
+        commit(unit, _answered(unit), context)
         count += 1
     return count
 

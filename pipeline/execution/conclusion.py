@@ -8,7 +8,7 @@ from unipic.pipeline.errors import EngineError
 from unipic.pipeline.execution.progress import Result
 from unipic.pipeline.execution.stop_policy import StopPolicy
 from unipic.pipeline.execution.tally import Tally
-from unipic.pipeline.output.reconciliation import Account
+from unipic.pipeline.output.reconciliation import Reconciliation
 from unipic.pipeline.supervision.failures import Failure
 
 RESUME = "Committed units are safe; run the same command again to resume."
@@ -22,32 +22,31 @@ def raise_fatal(failure: Failure) -> None:
     raise error
 
 
-def conclude(tally: Tally, policy: StopPolicy, account: Account, *, seconds: float, output: str) -> Result:
+def conclude(tally: Tally, policy: StopPolicy, seen: Reconciliation, *, seconds: float, output: str) -> Result:
     """The result of a run that no failure ended.
 
     Args:
-        account: what storage shows now.
+        seen: what storage shows now.
 
     Raises:
         EngineError: units are missing though there was no reason to stop.
     """
-    missing = tally.rows_total - account.ok - account.rejected
-    complete = account.complete and missing == 0
+    missing = tally.rows_total - seen.ok - seen.rejected
+    complete = seen.complete and missing == 0
     if not complete and not policy.stopping:
-        lack = account.lack() or "the receipts' counts are wrong"
+        lack = seen.lack() or "the receipts' counts are wrong"
         rows = f", {missing} rows have no outcome" if missing else ""
         message = f"Ray stopped without an error before all units were done: {lack}{rows}"
         raise EngineError(message, remedy=RESUME)
-    over = account.rejected_by_now > policy.rejected_allowed
+    over = seen.rejected_by_now > policy.rejected_allowed
     outcome: Literal["done", "rejected", "stopped"] = "rejected" if over else "done" if complete else "stopped"
     return Result(
         outcome=outcome,
         rows=tally.rows_total,
-        ok=account.ok,
-        rejected=account.rejected,
-        earlier=tally.earlier + account.rows_behind,
+        ok=seen.ok,
+        rejected=seen.rejected,
+        earlier=tally.earlier + seen.rows_behind,
         seconds=seconds,
-        message=policy.reason
-        or (f"{account.rejected} rows rejected, {policy.rejected_allowed} allowed" if over else ""),
+        message=policy.reason or (f"{seen.rejected} rows rejected, {policy.rejected_allowed} allowed" if over else ""),
         output=output,
     )

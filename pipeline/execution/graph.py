@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.execution.blocks import Outcome, block
-from unipic.pipeline.execution.ray_stages import FusedStage, ReplicaStage, finish_stage, prepare_stage
+from unipic.pipeline.execution.ray_stages import FusedStage, ReplicaStage, commit_stage, prepare_stage
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import MakeEngine
 from unipic.pipeline.supervision.client import RemoteClient, ask_health
@@ -17,7 +17,7 @@ from unipic.pipeline.supervision.health import Health
 
 # Unequal shares keep Ray from fusing neighbouring stages into one task (which would move decoding into the replica).
 PREPARE_CPUS = 0.5
-FINISH_CPUS = 0.4
+COMMIT_CPUS = 0.4
 UNITS_PER_REPLICA = 3  # one unpacked, one on the device, one packed
 
 
@@ -61,7 +61,7 @@ class RayExecutor:
             dataset = (
                 dataset.map_batches(prepare_stage, fn_kwargs=known, num_cpus=PREPARE_CPUS, **stage)
                 .map_batches(ReplicaStage, **replica)
-                .map_batches(finish_stage, fn_kwargs=known, num_cpus=FINISH_CPUS, **stage)
+                .map_batches(commit_stage, fn_kwargs=known, num_cpus=COMMIT_CPUS, **stage)
             )
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in batch.to_pylist():

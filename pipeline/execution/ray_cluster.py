@@ -16,6 +16,10 @@ from unipic.pipeline.supervision.supervisor import Supervisor
 
 QUIET_LOGGERS = ("ray", "ray.data")  # what concerns the user reaches the driver, which reports it in our words
 
+LOCAL_STARTS = 2  # Ray gives its own processes 30 s to start, which a busy machine may not
+
+log = logging.getLogger("unipic.run")
+
 
 @contextlib.contextmanager
 def ray_cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[None]:
@@ -72,17 +76,22 @@ def _start(address: str | None, *, cpus: float, verbose: bool) -> None:
     import ray
 
     local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, int(cpus + 1))}
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            **(local if address is None else {}),
-        )
-    except Exception as error:  # Ray raises many kinds: ConnectionError, RuntimeError, TimeoutError
-        if address is None:
-            raise EngineError(f"Ray could not be started on this machine: {essence(error)}") from error
-        raise EngineError(f"Ray at {address} could not be used: {essence(error)}", remedy=REMEDY) from error
+    for attempt in range(LOCAL_STARTS):
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                **(local if address is None else {}),
+            )
+            return
+        except Exception as error:  # Ray raises many kinds: ConnectionError, RuntimeError, TimeoutError
+            ray.shutdown()
+            if address is not None:
+                raise EngineError(f"Ray at {address} could not be used: {essence(error)}", remedy=REMEDY) from error
+            if attempt == LOCAL_STARTS - 1:
+                raise EngineError(f"Ray could not be started on this machine: {essence(error)}") from error
+            log.info("Ray did not start, trying once more: %s", essence(error))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from unipic.pipeline.context import RunContext
 from unipic.pipeline.execution.blocks import pack, through_stage, unpack
 from unipic.pipeline.execution.warmup import admit
 from unipic.pipeline.records import Unit
-from unipic.pipeline.stages.commit import finish
+from unipic.pipeline.stages.commit import commit
 from unipic.pipeline.stages.engine import MakeEngine
 from unipic.pipeline.stages.infer import Replica
 from unipic.pipeline.stages.prepare import prepare
@@ -30,12 +30,12 @@ def prepare_stage(batch: pa.Table, context: RunContext, supervisor: SupervisorCl
     return through_stage("prepare", batch, work)
 
 
-def finish_stage(batch: pa.Table, context: RunContext, supervisor: SupervisorClient) -> pa.Table:
+def commit_stage(batch: pa.Table, context: RunContext, supervisor: SupervisorClient) -> pa.Table:
     def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer:
-        check_deaths(unit, supervisor.begin_task(unit.id, "finish") or 0, "encoded and wrote")
+        check_deaths(unit, supervisor.begin_task(unit.id, "commit") or 0, "encoded and wrote")
         return _receipt(unit, unpack(payload), context)
 
-    return through_stage("finish", batch, work)
+    return through_stage("commit", batch, work)
 
 
 def ray_actor_id() -> str:
@@ -103,4 +103,4 @@ class FusedStage(ReplicaStage):
 
 
 def _receipt(unit: Unit, answered: pa.Table, context: RunContext) -> pa.Buffer:
-    return pa.py_buffer(finish(unit, answered, context).to_json().encode())
+    return pa.py_buffer(commit(unit, answered, context).to_json().encode())

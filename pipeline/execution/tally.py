@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unipic.pipeline.execution.progress import Progress, Stage
-from unipic.pipeline.records import Receipt
+from unipic.pipeline.output.snapshot import Snapshot
+from unipic.pipeline.records import Receipt, UnitId
 from unipic.pipeline.supervision.health import Health
 
 
@@ -17,6 +18,8 @@ class Tally:
         rows_total, units_total: of the whole manifest.
         units_done, ok, rejected: of all committed units, whichever run did them.
         earlier: rows of units that earlier runs did.
+        taken_back: units of earlier runs that are attempted once more and not committed again yet → their receipt.
+        known: takes note of each commit, so that a run can tell its own from other runs' in the end.
     """
 
     rows_total: int
@@ -25,6 +28,8 @@ class Tally:
     ok: int = 0
     rejected: int = 0
     earlier: int = 0
+    taken_back: dict[UnitId, Receipt] = field(default_factory=dict)
+    known: Snapshot | None = None
 
     @property
     def units_left(self) -> int:
@@ -40,14 +45,18 @@ class Tally:
         self.earlier += receipt.ok + receipt.rejected
 
     def take_back(self, receipt: Receipt) -> None:
-        """A unit that an earlier run committed has work left: its rejected rows are attempted again."""
+        """A unit that an earlier run committed is attempted once more, or its rejected rows are."""
+        self.taken_back[receipt.unit] = receipt
         self.units_done -= 1
         self.ok -= receipt.ok
         self.rejected -= receipt.rejected
         self.earlier -= receipt.ok + receipt.rejected
 
     def add(self, receipt: Receipt) -> None:
-        """This run committed a unit."""
+        """A unit is committed."""
+        self.taken_back.pop(receipt.unit, None)
+        if self.known is not None:
+            self.known.add(receipt.unit, receipt.revision)
         self.units_done += 1
         self.ok += receipt.ok
         self.rejected += receipt.rejected

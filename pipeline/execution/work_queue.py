@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from unipic.pipeline.execution.graph import UNITS_PER_REPLICA
@@ -57,5 +57,5 @@ class WorkQueue:
         self.failures[unit.id] += 1
         if not failure.retryable or self.failures[unit.id] >= UNIT_ATTEMPTS:
             return False
-        (self.deadly if failure.deadly else self.later).append(replace(unit, again=True))
+        (self.deadly if failure.deadly else self.later).append(unit)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.records import ManifestFile
-from unipic.pipeline.storage.local import local_time, touch_command
+from unipic.pipeline.storage.file_times import local_time, touch_command
 from unipic.pipeline.storage.paths import is_s3
 from unipic.pipeline.storage.storage import FileInfo, Storage
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unipic.pipeline.errors import ManifestError
-from unipic.pipeline.storage.local import touch_command
+from unipic.pipeline.storage.file_times import touch_command
 from unipic.pipeline.storage.parquet import read_parquet
 from unipic.pipeline.storage.paths import is_s3, relative
 from unipic.pipeline.storage.storage import FileInfo

@@ -1,1 +1,61 @@
-"""Keeps the books of one output folder: layout, receipts, run record, heartbeat, events, reconciliation."""
+"""Keeps the books of one output folder: layout, claims, receipts, recovery, heartbeat, events, reconciliation.
+
+The commit protocol
+===================
+What a reader may trust: every file in `data/` and `rejected/` is part of a committed unit that still counts, and is
+there once and whole. (Images beside the Parquet: likewise.) A unit is done when its receipt exists.
+
+Names are written once
+----------------------
+A commit is called by its unit and a revision (`records.Revision`): the epoch since which the unit's rows count, and
+the number of commits since then. Receipts, parts and images carry it in their names, so no two commits share one.
+
+    _unipic/run.json             put if absent     whose folder this is: of two jobs that begin at once, one is refused
+    _unipic/epochs/<n>.json      put if absent     the manifest as recorded; a redo, prune or repair is the next number
+    _unipic/staging/<attempt>/…  own names         each attempt has a folder that no other attempt writes to
+    _unipic/receipts/<unit>.json put if absent     THE COMMIT: names the attempt, its parts and their digests
+    data/ rejected/ images/      moved from staging, only by what a receipt names
+
+A unit's way (`stages/commit.py`)
+---------------------------------
+    1 stage    images, then parts, under the attempt's own names
+    2 check    no later epoch took the unit's rows back (one small request)
+    3 commit   put the receipt if absent; the first attempt wins, any other deletes what it staged
+    4 publish  move the staged files to their names: a rename on disk, a copy inside the store on S3
+
+Writers: workers do 1 to 4. A starting run claims (`claims.py`) and finishes what dead runs began (`recovery.py`); it
+does the latter again when it ends. Redo, prune and repair open an epoch and then withdraw: they delete what earlier
+revisions staged, then what they published.
+
+What a death leaves
+-------------------
+    before 3            staged files nobody counts; the unit is done again; they go once another attempt is committed
+    between 3 and 4     a done unit whose files are staged; any run that starts or ends publishes them
+    during 4            some files published, some staged; publishing the rest is the same act
+    during a withdraw   the epoch counts already; the next run withdraws again
+
+Why no interleaving loses or doubles a row
+------------------------------------------
+- *Two attempts at one commit*: one receipt wins. The loser's files have other names and are never published. If its
+  bytes are equal it publishes them over equal bytes.
+- *A writer that sleeps through a commit* finds the receipt taken at 3.
+- *A writer that sleeps through a redo, prune or repair*: if it staged before the withdrawal, its staged files are
+  gone, and a later move finds nothing; if it stages after, the check at 2 comes after, too, and sees the new epoch. A
+  receipt that it still puts carries the old epoch in its name and counts for nothing.
+- *A publisher that sleeps* holds names of a revision that nobody else publishes; when that was withdrawn, its source
+  is gone. It can only do again what was done, or nothing.
+- *A retry of rejected rows* is the next revision: its receipt lists the data parts before it and its own. The rejected
+  part before is deleted, staged copy first, only after that receipt is there.
+- *A cleaner* deletes staged files only of attempts that can no longer be committed: the receipt they would put exists,
+  or their epoch is over.
+
+Where a store has no conditional put
+------------------------------------
+Local disks have hard links, which decide like a conditional put. A disk without links, and an S3 server that ignores
+`If-None-Match` (rclone), get a check before the put. One run alone is as safe there as elsewhere. Two runs of one job
+that commit one unit in the same moment can leave the receipt of one and a part of the other: `unipic verify` names it,
+and `--repair` makes the unit again. Two jobs that claim a new folder announce themselves first, and the first name
+wins. `unipic plan` says when a store is weaker so, and a run names the other runs at work.
+
+Cost of a unit, beside its parts and its receipt: one request for the check, one move a file.
+"""

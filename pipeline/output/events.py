@@ -16,10 +16,10 @@ from unipic.pipeline.context import code_version
 from unipic.pipeline.errors import StorageError, redact
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest
-from unipic.pipeline.output.ledger import META, Ledger
+from unipic.pipeline.output.layout import EVENTS
+from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.storage.paths import join
 
-EVENTS = f"{META}/events"
 SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 PRODUCER = "urn:unipic-batch"
 ENDS = {"done": "COMPLETE", "rejected": "FAIL", "stopped": "ABORT"}

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from unipic.pipeline.errors import ObjectMissing, StorageError
-from unipic.pipeline.output.ledger import META, Ledger
+from unipic.pipeline.output.layout import RUNNING
+from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.storage.paths import join
 
-RUNNING = f"{META}/running"
 BEAT_S = 60.0
 DEAD_AFTER_S = 3 * BEAT_S  # a run that missed three beats is taken for gone
 

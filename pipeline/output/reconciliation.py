@@ -1,24 +1,25 @@
-"""What storage shows of a run's units: the last word on whether the work is done."""
+"""What storage shows of a run's units when it ends: the last word on whether the work is done."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from unipic.pipeline.manifests.manifest import Manifest, units
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.snapshot import Snapshot
+from unipic.pipeline.records import Receipt, UnitId
 
 
 @dataclass(frozen=True)
-class Account:
-    """Counts of output rows and units, as receipts say them.
+class Reconciliation:
+    """Counts of output rows and units, as receipts state them.
 
     Attributes:
         units: planned ones.
         missing: those without a receipt.
-        behind: those whose rejected rows were to be tried again, and whose receipt is still that of an earlier try.
+        behind: those that were to be attempted once more, and whose receipt is still the earlier one.
         ok, rejected: of all receipts.
-        rejected_by_now: without the rows that are still to be tried again.
+        rejected_by_now: without the rows that are still to be attempted once more.
         rows_behind: of the units that are behind.
     """
 
@@ -35,35 +36,49 @@ class Account:
         return not (self.missing or self.behind)
 
     def lack(self) -> str:
-        """What is not there, in words."""
-        said = [f"{self.missing} of {self.units} units have no receipt"] if self.missing else []
+        """What is missing, in words."""
+        lacks = [f"{self.missing} of {self.units} units have no receipt"] if self.missing else []
         if self.behind:
-            said.append(f"{self.behind} of {self.units} units still have rejected rows to try again")
-        return ", ".join(said)
+            lacks.append(f"{self.behind} of {self.units} units still have rejected rows to retry")
+        return ", ".join(lacks)
 
 
-def account(manifest: Manifest, rows_per_unit: int, ledger: Ledger, *, retries: Mapping[str, int]) -> Account:
-    """Read what storage shows of the units that `manifest` makes.
+def reconcile(
+    planned: Iterable[UnitId],
+    ledger: Ledger,
+    known: Snapshot,
+    *,
+    ok: int,
+    rejected: int,
+    taken_back: Mapping[UnitId, Receipt],
+) -> Reconciliation:
+    """List the receipts once more, and read only those that this run has not seen.
 
     Args:
-        retries: unit id → which try of its rejected rows it should have by now.
+        planned: ids of the units that this run was to bring to their end.
+        known: the commits that this run has seen, its own among them.
+        ok, rejected: rows of those commits, without the units in `taken_back`.
+        taken_back: units that were to be attempted once more and are not committed by this run → their receipt before.
     """
-    planned = {unit.id for unit in units(manifest, rows_per_unit)}
-    seen = behind = ok = rejected = waiting = rows_behind = 0
-    for receipt in ledger.receipts(sorted(planned & ledger.done())):
-        seen += 1
-        ok += receipt.ok
-        rejected += receipt.rejected
-        if receipt.retry < retries.get(receipt.unit, 0):
+    now = ledger.snapshot(known.run)
+    units = missing = behind = waiting = rows_behind = 0
+    for unit in planned:
+        units += 1
+        latest, before = now.revision(unit), known.revision(unit)
+        if latest is None:
+            missing += 1
+            continue
+        if unit in taken_back and latest == before:
+            receipt = taken_back[unit]
             behind += 1
             waiting += receipt.rejected
             rows_behind += receipt.ok + receipt.rejected
-    return Account(
-        units=len(planned),
-        missing=len(planned) - seen,
-        behind=behind,
-        ok=ok,
-        rejected=rejected,
-        rejected_by_now=rejected - waiting,
-        rows_behind=rows_behind,
-    )
+        elif latest == before:
+            continue
+        else:  # another run committed it
+            receipt = ledger.receipt(unit, latest)
+            if before is not None and unit not in taken_back:
+                seen = ledger.receipt(unit, before)
+                ok, rejected = ok - seen.ok, rejected - seen.rejected
+        ok, rejected = ok + receipt.ok, rejected + receipt.rejected
+    return Reconciliation(units, missing, behind, ok, rejected, rejected - waiting, rows_behind)

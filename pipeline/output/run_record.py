@@ -1,27 +1,29 @@
-"""`run.json`: whose output a folder is, as a value, and how two of them, or it and the manifest of today, differ."""
+"""`run.json` and the epochs: whose output a folder is, and which manifest files its rows come from.
+
+The identity (`run.json`) is written once. What may change is an epoch: a numbered file, written once, of which the last
+one counts. A redo or a prune opens an epoch in which earlier commits of those rows no longer count.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from unipic.pipeline.context import code_version
-from unipic.pipeline.errors import ManifestError, ObjectMissing, StorageError
 from unipic.pipeline.job import Job
+from unipic.pipeline.lineage import sha256
 from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.manifest import Manifest
-from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, digest
-from unipic.pipeline.storage.errors import TooManyBytes
-from unipic.pipeline.storage.local import local_time, touch_command
-from unipic.pipeline.storage.paths import is_s3
+from unipic.pipeline.output.changes import changed, digests_of, removed
+from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, UnitId
+from unipic.pipeline.sealed import build, digest, sealed, unsealed
 from unipic.pipeline.storage.storage import Storage
 
-LARGEST_DIGESTED = 64 * 2**20
-DIGESTED_BYTES = 2**30  # in all, for each run: a second's work
+LAYOUT = 2
+"""Of the output folder; raised when another version could not read or resume it."""
+
+Action = Literal["claim", "extend", "redo", "prune", "repair"]
 
 
 def fingerprint_fields(job: Job, checkpoint_digest: str) -> dict[str, Any]:
@@ -41,192 +43,188 @@ def fingerprint_fields(job: Job, checkpoint_digest: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Run:
-    """`run.json`: deterministic, so that two runs of one job write the same."""
+class Identity:
+    """`run.json`: whose output this is. Deterministic, so that two runs of one job write the same."""
 
     name: str
     task: str
     fields: dict[str, Any]
+    fingerprint: str
     rows_per_unit: int
     job: dict[str, Any]
     code_version: str
-    files: tuple[ManifestFile, ...]
-    digests: dict[str, str] = field(default_factory=dict)
-    """Name → SHA-256 of local manifest files, for all but the largest: a time alone says little of what is in them."""
-
-    @property
-    def fingerprint(self) -> str:
-        return digest(self.fields)
+    layout: int = LAYOUT
 
     def to_json(self) -> bytes:
-        value = {"fingerprint": self.fingerprint, **asdict(self)}
-        return json.dumps(value, sort_keys=True, indent=1).encode()
+        return sealed(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Run:
-        value = json.loads(data)
-        if not isinstance(value, dict):
-            raise ValueError("it holds no JSON object")
-        value.pop("fingerprint")
-        return cls(**{**value, "files": tuple(ManifestFile(**one) for one in value["files"])})
+    def from_json(cls, data: bytes) -> Identity:
+        """Raises ValueError, saying what is wrong."""
+        value = unsealed(data)
+        layout = value.get("layout")
+        if layout != LAYOUT:
+            raise ValueError(f"it is of layout {layout}, this version reads layout {LAYOUT}")
+        identity = build(cls, value)
+        if identity.fingerprint != digest(identity.fields):
+            raise ValueError("its fingerprint is not that of its fields")
+        if not isinstance(identity.fields.get("params"), dict):
+            raise ValueError("its fields name no params")
+        return identity
 
-
-def claim(
-    there: Run | None, job: Job, manifest: Manifest, checkpoint_digest: str, *, storage: Storage, rows_per_unit: int
-) -> Run:
-    """What is to be recorded of `job` over `manifest`, in a folder of its own or one that has a record already."""
-    gone = removed(there, manifest) if there else []
-    altered = {one.name for one in changed(there.files, manifest.files)} if there else set()
-    known = {name: found for name, found in there.digests.items() if name not in altered} if there else {}
-    return Run(
-        name=there.name if there else job.name,
-        task=job.task,
-        fields=fingerprint_fields(job, checkpoint_digest),
-        rows_per_unit=rows_per_unit,
-        job=there.job if there else job.model_dump(mode="json"),
-        code_version=there.code_version if there else code_version(),
-        files=tuple(sorted([*manifest.files, *gone], key=lambda one: one.name)),
-        digests=digests(known, manifest.files, storage),
-    )
-
-
-def without(run: Run, files: Sequence[ManifestFile]) -> Run:
-    """`run` that never had these files."""
-    kept = tuple(one for one in run.files if one not in files)
-    names = {one.name for one in kept}
-    return replace(run, files=kept, digests={name: one for name, one in run.digests.items() if name in names})
-
-
-def differences(there: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
-    """`name: old there, new now` for every leaf that differs."""
-    out: list[str] = []
-    for name in sorted({*there, *ours}):
-        old, new = there.get(name), ours.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            out += differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            out.append(f"{prefix}{name}: {_short(old)} there, {_short(new)} now")
-    return out
-
-
-def removed(run: Run, manifest: Manifest) -> list[ManifestFile]:
-    """Files that an earlier run recorded and the manifest no longer has."""
-    names = {one.name for one in manifest.files}
-    return [one for one in run.files if one.name not in names]
-
-
-def rows_stay(gone: Sequence[ManifestFile]) -> str:
-    """What a run or a plan says of manifest files that were removed."""
-    named = ", ".join(one.name for one in gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
-    return f"gone from the manifest: {named}; what was made of them stays until `unipic prune`"
-
-
-def changed(before: Sequence[ManifestFile], now: Sequence[ManifestFile]) -> list[ManifestFile]:
-    """Files that changed under their name. A listing has no version: it is ours, and says itself what changed."""
-    known = {one.name: one for one in before}
-    return [one for one in now if one.name in known and _differ(known[one.name], one)]
-
-
-def _differ(before: ManifestFile, now: ManifestFile) -> bool:
-    versions = {before.version, now.version}
-    return before.rows != now.rows or ("" not in versions and len(versions) > 1)
-
-
-def settled(run: Run, now: Sequence[ManifestFile], storage: Storage) -> Run:
-    """`run`, in which files that have another time now, and all the same bytes, have that time."""
-    by_name = {one.name: one for one in now}
-    files = tuple(_settled(one, by_name.get(one.name), run.digests.get(one.name), storage) for one in run.files)
-    return run if files == run.files else replace(run, files=files)
-
-
-def as_found(run: Run, storage: Storage) -> Run:
-    """`settled`, for whoever has not looked for the manifest: its files are where they were."""
-    now = []
-    for one in run.files:
-        if one.name in run.digests:
-            with suppress(StorageError):  # whoever reads its rows is told
-                now.append(replace(one, version=storage.info(one.uri).version))
-    return settled(run, now, storage)
-
-
-def _settled(before: ManifestFile, now: ManifestFile | None, digest: str | None, storage: Storage) -> ManifestFile:
-    if now is None or digest is None or before.version == now.version:
-        return before
-    alike = (before.rows, before.source_bytes) == (now.rows, now.source_bytes)
-    return replace(before, version=now.version) if alike and _sha256(now, storage) == digest else before
-
-
-def digests(known: Mapping[str, str], files: Sequence[ManifestFile], storage: Storage) -> dict[str, str]:
-    """`known`, and the SHA-256 of those other local files that are small enough to be read for it."""
-    out = dict(known)
-    left = DIGESTED_BYTES
-    for file in files:
-        if file.name in out or not file.version or is_s3(file.uri) or file.source_bytes > min(left, LARGEST_DIGESTED):
-            continue
-        left -= file.source_bytes
-        if (found := _sha256(file, storage)) is not None:
-            out[file.name] = found
-    return out
-
-
-def _sha256(file: ManifestFile, storage: Storage) -> str | None:
-    """Of the version that `file` says; None where that is no longer there."""
-    try:
-        found = hashlib.sha256(storage.read(file.uri, max_bytes=LARGEST_DIGESTED)).hexdigest()
-        info = storage.info(file.uri)
-    except (ObjectMissing, TooManyBytes):
-        return None
-    return found if (info.version, info.size_bytes) == (file.version, file.source_bytes) else None
-
-
-def altered(run: Run, manifest: Manifest) -> list[Changed]:
-    """What is to be said of the files that `changed` in a run that is `settled`."""
-    before = {one.name: one for one in run.files}
-    found = changed(run.files, manifest.files)
-    return [_how_changed(before[one.name], one, read=one.name in run.digests) for one in found]
-
-
-def _how_changed(before: ManifestFile, now: ManifestFile, *, read: bool) -> Changed:
-    facts = [(one.rows, one.source_bytes) for one in (before, now)]
-    if facts[0] != facts[1]:
-        (rows, size), (rows_now, size_now) = facts
-        said = f"it had {rows:,} rows in {size:,} bytes, now it has {rows_now:,} in {size_now:,}"
-        return Changed(now.name, said)
-    if read:
-        return Changed(now.name, "it has other bytes of the same size")
-    if is_s3(now.uri) or is_s3(before.uri):
-        return Changed(now.name, f"its version was {before.version}, now it is {now.version}")
-    said = f"its modification time was {local_time(before.version)}, now it is {local_time(now.version)}"
-    return Changed(now.name, said, touch_command(now.uri, before.version))
+    @classmethod
+    def of(cls, job: Job, checkpoint_digest: str) -> Identity:
+        fields = fingerprint_fields(job, checkpoint_digest)
+        return cls(
+            name=job.name,
+            task=job.task,
+            fields=fields,
+            fingerprint=digest(fields),
+            rows_per_unit=job.rows_per_unit,
+            job=job.model_dump(mode="json"),
+            code_version=code_version(),
+        )
 
 
 @dataclass(frozen=True)
-class Changed:
-    """A manifest file or picture that is another than when its output was begun.
+class Epoch:
+    """The manifest as an output knows it, from this epoch on.
 
     Attributes:
-        how: what is known of it; "" for nothing.
-        mend: the command that makes it the one it was, if nothing but its time is another; else "".
+        number: 1 for the first, then one more each.
+        action: why it was opened.
+        fingerprint: of the output it belongs to.
+        files: every manifest file whose rows this output has or will have.
+        code_version: of the runs that write from here on.
+        digests: name → SHA-256 of listings of images, and of local manifest files, for all but the largest: a time
+            alone says little of what is in them.
+        since: file key or unit id → the epoch from which commits of its rows count, where that is not 1. An earlier
+            epoch's writer that wakes late commits nothing that counts.
     """
 
-    name: str
-    how: str = ""
-    mend: str = ""
+    number: int
+    action: str
+    fingerprint: str
+    files: tuple[ManifestFile, ...]
+    code_version: str
+    digests: Mapping[str, str] = field(default_factory=dict)
+    since: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        return sealed(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Epoch:
+        """Raises ValueError, saying what is wrong."""
+        return build(cls, unsealed(data), files=lambda files: tuple(build(ManifestFile, one) for one in files))
+
+    def same_content(self, other: Epoch) -> bool:
+        ours, theirs = ((one.files, one.code_version, one.digests, one.since) for one in (self, other))
+        return ours == theirs
 
 
-def refuse(altered: Sequence[Changed]) -> None:
-    """Raises ManifestError naming the first of these files or pictures."""
-    shown = ", ".join(one.name for one in altered[:5])
-    more = f" and {len(altered) - 5} more" if len(altered) > 5 else ""
-    first = altered[0]
-    how = f": {first.how}" if len(altered) == 1 and first.how else ""
-    mend = f" If the bytes are the same: {first.mend}" if len(altered) == 1 and first.mend else ""
-    raise ManifestError(
-        f"{shown}{more} changed since this output was begun{how}",
-        remedy=f"Give the new content a new file name, or do its units again with --changed redo.{mend}",
+@dataclass(frozen=True)
+class Run:
+    """An output's identity and its current epoch."""
+
+    identity: Identity
+    epoch: Epoch
+
+    @property
+    def name(self) -> str:
+        return self.identity.name
+
+    @property
+    def task(self) -> str:
+        return self.identity.task
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return self.identity.fields
+
+    @property
+    def rows_per_unit(self) -> int:
+        return self.identity.rows_per_unit
+
+    @property
+    def samples_per_row(self) -> int:
+        return int(self.fields["params"].get("samples_per_row", 1))
+
+    @property
+    def job(self) -> dict[str, Any]:
+        return self.identity.job
+
+    @property
+    def code_version(self) -> str:
+        return self.identity.code_version
+
+    @property
+    def files(self) -> tuple[ManifestFile, ...]:
+        return self.epoch.files
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        return self.epoch.digests
+
+    def since(self, unit: UnitId) -> int:
+        """The epoch from which commits of `unit` count."""
+        table = self.epoch.since
+        return max(table.get(unit.file_key, 1), table.get(unit, 1)) if table else 1
+
+    def with_files(self, files: tuple[ManifestFile, ...]) -> Run:
+        return replace(self, epoch=replace(self.epoch, files=files))
+
+
+def is_listing(file: ManifestFile) -> bool:
+    """Whether a manifest file is our own listing of a folder of images: it has no version but its digest."""
+    return file.format == "parquet" and not file.version
+
+
+def next_epoch(run: Run, manifest: Manifest, storage: Storage, *, redone: Sequence[str] = ()) -> Epoch:
+    """The epoch after `run`'s with `manifest`'s files beside those that are gone.
+
+    Args:
+        redone: file keys and unit ids whose commits so far no longer count.
+    """
+    gone = removed(run.files, manifest.files)
+    altered = {one.name for one in changed(run.files, manifest.files)}
+    known = {name: found for name, found in run.digests.items() if name not in altered}
+    known |= {one.name: sha256(one.listing) for one in manifest.replaced}
+    if manifest.listing is not None:
+        known |= {
+            one.name: sha256(manifest.listing) for one in manifest.files if is_listing(one) and one.name not in known
+        }
+    number = run.epoch.number + 1
+    action: Action = "claim" if number == 1 else "redo" if redone else "extend"
+    return Epoch(
+        number=number,
+        action=action,
+        fingerprint=run.identity.fingerprint,
+        files=tuple(sorted([*manifest.files, *gone], key=lambda one: one.name)),
+        code_version=code_version(),
+        digests=digests_of(known, manifest.files, storage),
+        since={**run.epoch.since, **dict.fromkeys(redone, number)},
     )
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+def without(run: Run, files: Sequence[ManifestFile]) -> Epoch:
+    """The epoch after `run`'s in which these files' rows no longer count."""
+    kept = tuple(one for one in run.files if one not in files)
+    names = {one.name for one in kept}
+    number = run.epoch.number + 1
+    return replace(
+        run.epoch,
+        number=number,
+        action="prune",
+        files=kept,
+        code_version=code_version(),
+        digests={name: one for name, one in run.digests.items() if name in names},
+        since={**run.epoch.since, **dict.fromkeys((one.key for one in files), number)},
+    )
+
+
+def redoing(run: Run, units: Sequence[str]) -> Epoch:
+    """The epoch after `run`'s in which the commits so far of these units no longer count, to repair them."""
+    number = run.epoch.number + 1
+    since = {**run.epoch.since, **dict.fromkeys(units, number)}
+    return replace(run.epoch, number=number, action="repair", code_version=code_version(), since=since)

@@ -1,4 +1,9 @@
-"""Stage three: encode, write the parts, commit the receipt. The receipt comes last: without it nothing has happened."""
+"""Stage three: encode the answers, stage the parts, commit the receipt, publish what it names.
+
+The receipt is the commit: put if absent, under a name that no other commit of the unit has. Before it nothing counts;
+after it the parts are moved to where readers look, by this process or by any that finds them staged. The protocol is
+described in `pipeline/output/__init__.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,179 +18,162 @@ import pyarrow.compute as pc
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.crashpoints import crash_point
-from unipic.pipeline.errors import ObjectMissing
+from unipic.pipeline.errors import OutputError
 from unipic.pipeline.lineage import sha256
-from unipic.pipeline.output.ledger import part_name, part_of, receipt_path
-from unipic.pipeline.records import Part, Receipt, Unit
+from unipic.pipeline.output.attempt import Attempt
+from unipic.pipeline.output.layout import (
+    DATA,
+    REJECTED,
+    epoch_path,
+    parse_part,
+    part_path,
+    receipt_path,
+    staged_path,
+)
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.records import Facts, Part, Receipt, Revision, Unit
 from unipic.pipeline.stages.parts import data_part, data_rows, rejected_part
-from unipic.pipeline.storage.paths import join
-
-RETRY_MICRO_BATCH = "micro_batch_of_retry"  # fact: number of the retry → rows a micro-batch
-REJECTED_KINDS = "rejected_kinds"  # fact, where rows are rejected: kind → how many
 
 
-def finish(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
+def commit(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
     """Write and commit one unit.
 
     Returns:
-        The receipt that stands in storage afterwards: ours, or that of another run of the same job that was first.
+        The receipt that counts afterwards: ours, or that of another attempt that was first.
 
     Raises:
+        OutputError: a redo or a prune took the unit's rows back while it was being made.
         StorageError: something could not be written; the unit is not done and may be tried again.
     """
     started = time.monotonic()
-    rows, files = data_rows(unit, answered, context)
-    output = context.job.output.uri
-    crash_point("finish.start")
-    for path, picture in files.items():
-        crash_point("finish.before_picture")
-        context.storage.write(join(output, path), picture)
-        crash_point("finish.after_picture")
-    parts: list[Part] = []
-    written: dict[str, bytes] = {}
-    # Data first in the receipt, last in storage: whoever lists data/ early finds rejected rows already explained.
-    for folder, data in (
-        ("rejected", rejected_part(unit, answered, context)),
-        ("data", data_part(unit, rows, answered, context)),
-    ):
-        if data is not None:
-            path = f"{folder}/{part_name(unit.id, unit.retry)}"
-            crash_point(f"finish.before_{folder}")
-            context.storage.write(join(output, path), data)
-            crash_point(f"finish.after_{folder}")
-            written[path] = data
-            count = len(rows) if folder == "data" else answered.num_rows - len(rows)
-            parts.insert(0, Part(path, count, len(data), sha256(data)))
-    facts = json.loads((answered.schema.metadata or {}).get(b"facts", b"{}")) | _rejected_kinds(answered)
+    ledger = Ledger(context.job.output.uri, context.storage)
+    attempt = Attempt(unit, ledger.output_uri, context.storage)
+    crash_point("commit.start")
+    parts, rows_ok = _stage(unit, answered, context, attempt)
+    facts: dict[str, Any] = json.loads((answered.schema.metadata or {}).get(b"facts", b"{}"))
+    resized = facts.pop("resized", False)
+    finished = {"commit_s": round(time.monotonic() - started, 4), "finished": round(time.time(), 3)}
     receipt = Receipt(
         unit=unit.id,
         file=unit.file.name,
         first_row=unit.first_row,
         rows=unit.rows,
-        ok=len(rows),
-        rejected=answered.num_rows - len(rows),
-        parts=tuple(parts),
+        ok=rows_ok,
+        rejected=answered.num_rows - rows_ok,
+        parts=parts,
         source_version=unit.file.version,
-        retry=unit.retry,
-        resized=facts.pop("resized", False),
-        facts=_facts(facts, time.monotonic() - started),
+        revision=unit.revision,
+        attempt=attempt.name,
+        resized=resized,
+        facts=Facts.known({**facts, **finished, "rejected_kinds": _rejected_kinds(answered)}),
     )
-    commit = _commit_retry if unit.retry else _commit
-    return commit(unit, receipt, written, context)
+    context.storage.conditional(ledger.output_uri)  # known once in this process, it saves a request a unit
+    _check_epoch(unit, context, ledger)
+    before = _before(unit, ledger)
+    return _commit(unit, _folded(before, receipt) if before else receipt, before, attempt, ledger)
 
 
-def _commit(unit: Unit, receipt: Receipt, written: dict[str, bytes], context: RunContext) -> Receipt:
-    """Put the receipt where it makes the unit done, unless it is done already. `written`: our parts by path."""
-    uri = join(context.job.output.uri, receipt_path(receipt.unit))
-    if unit.again:
-        # Before the receipt: a death in between leaves a unit to be done, never a done unit with rows in two places.
-        _delete(_own_paths(unit), receipt, context)
-    crash_point("finish.before_receipt")
-    ours = context.storage.put_if_absent(uri, receipt.to_json().encode())
-    crash_point("finish.after_receipt")
-    if ours:
-        return receipt
-    stands = Receipt.from_json(context.storage.read(uri))
-    if _replaced(stands, receipt, context):
-        # A row answered otherwise than in the run that was first, whose part is gone: ours is what can be kept whole.
-        _write(written, context)
-        context.storage.write(uri, receipt.to_json().encode())
-        stands, receipt = receipt, stands
-    _delete({part.path for part in receipt.parts}, stands, context)
-    return stands
+def _stage(unit: Unit, answered: pa.Table, context: RunContext, attempt: Attempt) -> tuple[tuple[Part, ...], int]:
+    """Write images and parts under names of this attempt's own; the parts, data first, and the number of data rows."""
+    rows, images = data_rows(unit, answered, context)
+    for path, image in images.items():
+        crash_point("commit.before_image")
+        attempt.write(path, image)
+        crash_point("commit.after_image")
+    parts: list[Part] = []
+    for folder, data in (
+        (REJECTED, rejected_part(unit, answered, context)),
+        (DATA, data_part(unit, rows, answered, context)),
+    ):
+        if data is not None:
+            path = part_path(folder, unit.id, unit.revision)
+            crash_point(f"commit.before_{folder}")
+            attempt.write(path, data)
+            crash_point(f"commit.after_{folder}")
+            count = len(rows) if folder == DATA else answered.num_rows - len(rows)
+            parts.insert(0, Part(path, count, len(data), sha256(data)))
+    return tuple(parts), len(rows)
 
 
-def _replaced(stands: Receipt, ours: Receipt, context: RunContext) -> bool:
-    """Whether a part that the standing receipt names is not what it says: we wrote over it, or took it for a leftover.
+def _check_epoch(unit: Unit, context: RunContext, ledger: Ledger) -> None:
+    """Refuse a unit whose rows were taken back since this run began. One small request, unless an epoch was opened.
 
-    Parts of tries before ours are none of our doing.
+    What is staged by now is deleted by the redo or prune itself if it comes after this check, so that nothing of the
+    unit can be published then either.
     """
-    digests = {part.path: part.sha256 for part in ours.parts}
-    return any(
-        part_of(part.path)[1] == ours.retry and digests.get(part.path) != part.sha256 and not _holds(part, context)
-        for part in stands.parts
-    )
+    if not context.storage.exists(ledger.uri(epoch_path(context.epoch + 1))):
+        return
+    run = ledger.recorded()
+    known = {one.key for one in run.files}
+    if unit.file.key not in known or run.since(unit.id) != unit.revision.since:
+        raise OutputError(
+            f"another run took the rows of {unit.file.name} back while this one was making them "
+            f"(epoch {run.epoch.number}, {run.epoch.action})",
+            remedy="Run the same command again: it reads the manifest as it is now.",
+        )
 
 
-def _holds(part: Part, context: RunContext) -> bool:
-    try:
-        return sha256(context.storage.read(join(context.job.output.uri, part.path))) == part.sha256
-    except ObjectMissing:
-        return False
+def _before(unit: Unit, ledger: Ledger) -> Receipt | None:
+    """The commit before this one, which a retry of rejected rows adds to."""
+    revision = unit.revision
+    return ledger.receipt(unit.id, Revision(revision.since, revision.number - 1)) if revision.number else None
 
 
-def _commit_retry(unit: Unit, receipt: Receipt, written: dict[str, bytes], context: RunContext) -> Receipt:
-    """Fold rows that went well this time into the unit's receipt; the rest stands in the new rejected part."""
-    uri = join(context.job.output.uri, receipt_path(receipt.unit))
-    before = stands = Receipt.from_json(context.storage.read(uri))
-    if stands.retry < receipt.retry:
-        if unit.again:
-            _delete(_own_paths(unit), receipt, context)
-        stands = _folded(before, receipt)
-        crash_point("finish.before_receipt")
-        context.storage.write(uri, stands.to_json().encode())
-        crash_point("finish.after_receipt")
-    elif stands.retry == receipt.retry and _replaced(stands, receipt, context):
-        # Another run tried the same rows at once, got other answers, and had our parts written over its own.
-        stands = _folded(before, receipt)
-        _write(written, context)
-        context.storage.write(uri, stands.to_json().encode())
-    # Rejected rows of the try before leave last: a death before this leaves a part for the next start to sweep.
-    earlier = f"rejected/{part_name(unit.id, unit.retry - 1)}"
-    _delete({earlier, *(part.path for part in (*before.parts, *receipt.parts))}, stands, context)
-    return stands
+def _commit(unit: Unit, receipt: Receipt, before: Receipt | None, attempt: Attempt, ledger: Ledger) -> Receipt:
+    crash_point("commit.before_receipt")
+    uri = ledger.uri(receipt_path(unit.id, unit.revision))
+    ours = ledger.storage.put_if_absent(uri, receipt.to_json().encode())
+    crash_point("commit.after_receipt")
+    counts = receipt if ours else ledger.receipt(unit.id, unit.revision)
+    if ours or counts.parts == receipt.parts:  # equal bytes: publishing them again does no harm, and may repair
+        attempt.publish()
+    else:
+        attempt.discard()
+    crash_point("commit.after_publish")
+    if before is not None:
+        _withdraw_rejected(before, counts, ledger)
+    return counts
+
+
+def _withdraw_rejected(before: Receipt, counts: Receipt, ledger: Ledger) -> None:
+    """Take the rejected rows of the commit before away: what is staged first, so that no late process publishes it."""
+    for part in before.parts:
+        if part.path not in {one.path for one in counts.parts}:
+            ledger.storage.delete(ledger.uri(staged_path(before.attempt, part.path)))
+            ledger.storage.delete(ledger.uri(part.path))
 
 
 def _folded(before: Receipt, retry: Receipt) -> Receipt:
-    """The receipt of a unit that stood as `before` says when its rejected rows were tried again.
+    """The receipt of a unit whose rejected rows were retried: the data parts before, and what the retry added.
 
-    Rounding depends on the micro-batch, so each try's stays on record: the first one's as it was, a retry's by number.
+    Rounding depends on the micro-batch, so each attempt's stays on record: the first one's as it was, a retry's by
+    number.
     """
-    kept = tuple(p for p in before.parts if p.path.startswith("data/") and part_of(p.path)[1] < retry.retry)
-    facts = {name: value for name, value in retry.facts.items() if name != "micro_batch"}
-    facts |= {name: before.facts[name] for name in ("micro_batch", RETRY_MICRO_BATCH) if name in before.facts}
-    if "micro_batch" in retry.facts:
-        facts[RETRY_MICRO_BATCH] = {
-            **facts.get(RETRY_MICRO_BATCH, {}),
-            str(retry.retry): retry.facts["micro_batch"],
-        }
+    kept = tuple(part for part in before.parts if part.path.startswith(f"{DATA}/"))
+    of_retries = {**before.facts.micro_batch_of_retry}
+    if retry.facts.micro_batch:
+        of_retries[str(retry.revision.number)] = retry.facts.micro_batch
     return replace(
         retry,
         ok=sum(part.rows for part in kept) + retry.ok,
         parts=(*kept, *retry.parts),
         resized=before.resized or retry.resized,
-        facts=facts,
+        facts=replace(retry.facts, micro_batch=before.facts.micro_batch, micro_batch_of_retry=of_retries),
     )
 
 
-def micro_batch(receipt: Receipt, retry: int) -> int | None:
-    """Rows that a micro-batch of that try (0: the first) had; None where it is not on record."""
-    size = receipt.facts.get(RETRY_MICRO_BATCH, {}).get(str(retry)) if retry else receipt.facts.get("micro_batch")
-    return int(size) if size else None
+def micro_batch(receipt: Receipt, part: str) -> int | None:
+    """Rows that a micro-batch had in the attempt that wrote `part` (a path); None where it is not on record."""
+    named = parse_part(part)
+    if named is None:
+        return None
+    number = named.revision.number
+    size = receipt.facts.micro_batch_of_retry.get(str(number), 0) if number else receipt.facts.micro_batch
+    return size or None
 
 
-def _write(parts: dict[str, bytes], context: RunContext) -> None:
-    for path, data in parts.items():
-        context.storage.write(join(context.job.output.uri, path), data)
-
-
-def _own_paths(unit: Unit) -> set[str]:
-    """The parts that this try of `unit` may write."""
-    return {f"{folder}/{part_name(unit.id, unit.retry)}" for folder in ("data", "rejected")}
-
-
-def _delete(paths: set[str], receipt: Receipt, context: RunContext) -> None:
-    """Delete those of `paths` that the receipt does not name: rows that failed in another try, or went well there."""
-    for path in sorted(paths - {part.path for part in receipt.parts}):
-        context.storage.delete(join(context.job.output.uri, path))
-
-
-def _rejected_kinds(answered: pa.Table) -> dict[str, dict[str, int]]:
-    """The fact `REJECTED_KINDS`; none where all rows are well. After a retry it is of what is still rejected."""
+def _rejected_kinds(answered: pa.Table) -> dict[str, int]:
+    """Kind → how many rows are rejected for it; after a retry, of what is still rejected."""
     faults = answered.column("fault").combine_chunks()
     kinds = Counter(pc.struct_field(faults, "kind").drop_null().to_pylist())
-    return {REJECTED_KINDS: dict(sorted(kinds.items()))} if kinds else {}
-
-
-def _facts(facts: dict[str, Any], finish_s: float) -> dict[str, Any]:
-    return {**facts, "finish_s": round(finish_s, 4), "finished": round(time.time(), 3)}
+    return dict(sorted(kinds.items()))

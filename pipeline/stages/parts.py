@@ -17,6 +17,7 @@ from unipic.pipeline.images.encode import encode
 from unipic.pipeline.job import ImageParams, Job
 from unipic.pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
 from unipic.pipeline.manifests.reading import read_rows
+from unipic.pipeline.output.layout import IMAGES, image_name
 from unipic.pipeline.records import OUTPUT_VERSION, PICTURE, Unit
 from unipic.pipeline.stages.redaction import without_signatures
 from unipic.pipeline.storage.paths import join
@@ -108,10 +109,10 @@ def _placed(unit: Unit, row: Mapping[str, Any], data: bytes, job: Job) -> tuple[
     """The picture's struct, and its file where pictures stand beside the Parquet."""
     params = job.params
     assert isinstance(params, ImageParams)
-    name = f"{unit.file.key}-{row['row']:010d}-{row['sample']}.{SUFFIX[params.image_format]}"
+    name = image_name(unit, row["row"], row["sample"], SUFFIX[params.image_format])
     if job.output.images == "inline":
         return {"bytes": data, "path": name}, {}
-    path = f"images/{name}"
+    path = f"{IMAGES}/{name}"
     return {"bytes": None, "path": join(job.output.uri, path)}, {path: data}
 
 

@@ -25,7 +25,8 @@ from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.parquet_rows import Unreadable
 from unipic.pipeline.manifests.reading import read_rows
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.records import Unit, digest
+from unipic.pipeline.records import Unit
+from unipic.pipeline.sealed import digest
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable, without_signatures
 from unipic.pipeline.stages.tables import KEEP, PREPARED
 from unipic.pipeline.storage.paths import is_s3

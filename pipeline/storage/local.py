@@ -6,10 +6,8 @@ import errno
 import fcntl
 import os
 import secrets
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from typing import BinaryIO
 
 from unipic.pipeline.errors import ObjectMissing
@@ -104,6 +102,25 @@ def replace(path: str, data: bytes, expected: Callable[[bytes], bool]) -> bool:
         raise from_system(error, path) from error
 
 
+def move(source: str, target: str) -> None:
+    """Rename a file, replacing what is at `target`. Raises ObjectMissing where `source` is gone."""
+    try:
+        for attempt in range(FOLDER_TRIES):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                os.replace(source, target)
+                break
+            except FileNotFoundError:  # the source is gone, or another process removed the empty folder just now
+                if not os.path.exists(source) or attempt == FOLDER_TRIES - 1:
+                    raise
+        _sync_folder(os.path.dirname(target))
+    except FileNotFoundError as error:
+        raise ObjectMissing(f"There is no file at {source}.") from error
+    except OSError as error:
+        raise from_system_write(error, target, _in_the_way(target)) from error
+    remove_folders([os.path.dirname(source)])  # the folder of an attempt goes with its last file
+
+
 def links_work(path: str) -> bool:
     """Whether the file system makes hard links, tried at `path`, where nothing is left afterwards."""
     made = make_folders(os.path.dirname(path))
@@ -186,18 +203,6 @@ def walk(folder: str, *, recursive: bool, start_after: str = "") -> Iterator[tup
             with suppress(FileNotFoundError):  # deleted since the folder was read
                 facts = os.stat(path)
                 yield path, facts.st_size, str(facts.st_mtime_ns)
-
-
-def local_time(version: str) -> str:
-    """A file's version as people read it, to the nanosecond."""
-    seconds, ns = divmod(int(version), 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{ns:09d} UTC"
-
-
-def touch_command(path: str, version: str) -> str:
-    """What gives a file the modification time back that it had in `version`."""
-    seconds, ns = divmod(int(version), 10**9)
-    return f"touch -d @{seconds}.{ns:09d} {shlex.quote(path)}"
 
 
 def _in_the_way(path: str) -> str | None:

@@ -66,6 +66,10 @@ class Remote:
         """Size and version."""
         return self._do("HEAD", uri, lambda s3, waiting: s3.head(uri, waiting))
 
+    def copy(self, source: str, target: str) -> None:
+        """Inside the store. Raises ObjectMissing where there is no `source`."""
+        self._do("COPY", source, lambda s3, waiting: s3.copy(source, target, waiting))
+
     def delete(self, uri: str) -> None:
         self._do("DELETE", uri, lambda s3, waiting: s3.delete(uri, waiting))
 

@@ -209,6 +209,18 @@ class Storage:
         else:
             self._local(uri, local.delete)
 
+    def move(self, source: str, target: str) -> None:
+        """Give an object another name in the same store, replacing what is there; its bytes stay in the store.
+
+        Raises:
+            ObjectMissing: there is no `source`. Where another process moved it just now, `target` is there.
+        """
+        if is_s3(source):
+            self._remote.copy(source, target)
+            self._remote.delete(source)
+        else:
+            self._local(source, lambda path: local.move(path, local_path(target)))
+
     def check_writable(self, folder_uri: str) -> None:
         """Write, read back and delete a small object; folders made for it go too. Raises OutputError with a remedy."""
         probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")

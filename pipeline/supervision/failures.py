@@ -19,7 +19,7 @@ class Failure:
     Attributes:
         kind: class of the exception.
         message: what happened, in words.
-        stage: "preflight", "prepare", "replica" or "finish".
+        stage: "preflight", "prepare", "replica" or "commit".
         retryable: the unit may be attempted again in this run.
         storage: bytes could not be read or written. The remedy lies outside the job (credentials, space), so the run
             stops and can be resumed.

@@ -95,7 +95,7 @@ class Supervisor:
         self.live.add(replica)
 
     def begin_task(self, unit: str, stage: str) -> int | None:
-        """A task of `stage` ("prepare" or "finish") is about to work on `unit`.
+        """A task of `stage` ("prepare" or "commit") is about to work on `unit`.
 
         Returns:
             How often a task died of it there; None if the run is stopping and the unit has not been begun.
@@ -167,7 +167,7 @@ class Supervisor:
         self.in_flight.pop(unit, None)
         self.held.pop(unit, None)
         self.deaths.pop(unit, None)
-        for stage in ("prepare", "finish"):
+        for stage in ("prepare", "commit"):
             self.begun.pop((unit, stage), None)
         self.progress_at = self.clock()
 

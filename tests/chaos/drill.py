@@ -19,6 +19,7 @@ from unipic.pipeline.errors import OutputError
 from unipic.pipeline.job import Job
 from unipic.pipeline.storage.storage import Storage
 
+ALLOWED_EARLY = ("missing unit", "unpublished part", "left-over file", "superseded file")
 RESTLESS_LIVES = 12  # after so many deaths the world calms down, so that every drill ends
 
 
@@ -101,7 +102,7 @@ def _visible_too_early(job: Job, *, retry: bool) -> Iterator[str]:
     except OutputError:  # it died before it had begun
         return
     for problem in report.problems:
-        if problem.kind not in ("missing unit", *(("interrupted retry", "superseded part") if retry else ())):
+        if problem.kind not in ALLOWED_EARLY:
             yield f"after a death: {problem.kind} {problem.where} {problem.message}"
 
 

@@ -17,8 +17,10 @@ from tests.fakes import FakeEngine
 from unipic.pipeline.errors import StorageUnavailable, UniPicError
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import units
+from unipic.pipeline.output.claims import claim
+from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.preflight import preflight
-from unipic.pipeline.stages.commit import finish
+from unipic.pipeline.stages.commit import commit
 from unipic.pipeline.stages.infer import Replica
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.supervision.supervisor import Supervisor
@@ -59,13 +61,16 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
     storage = FaultyStorage(fates, conditional=world.conditional, handover=handover)
     context, manifest, ledger = preflight(world.job, storage)
     context.__dict__["storage"] = storage
-    record, manifest = ledger.open(world.job, manifest, context.checkpoint_digest)
-    ledger.sweep()
-    done = ledger.done()
-    planned = units(manifest, record.rows_per_unit)
-    left = [replace(unit, again=unit.id in ledger.begun) for unit in planned if unit.id not in done]
+    run, manifest = claim(ledger, world.job, manifest, context.checkpoint_digest)
+    context = replace(context, epoch=run.epoch.number)
+    context.__dict__["storage"] = storage
+    snapshot = ledger.snapshot(run)
+    recover(ledger, snapshot)
+    left = list(snapshot.left(units(manifest, run.rows_per_unit)))
     if retry:
-        left += [unit for _, unit in ledger.retries(manifest.files)]
+        by_name = {file.name: file for file in manifest.files}
+        receipts = [one for one in ledger.receipts(snapshot) if one.rejected]
+        left += [ledger.retry(one, by_name[one.file]) for one in receipts]
     supervisor = Supervisor()
     replica = Replica(context, supervisor, FakeEngine)
     tries: Counter[str] = Counter()
@@ -75,13 +80,13 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
         try:
             start = supervisor.start(unit.id, replica.name)
             assert start is not None
-            finish(unit, replica.answer(unit, prepare(unit, context), start.crashed), context)
+            commit(unit, replica.answer(unit, prepare(unit, context), start.crashed), context)
         except StorageUnavailable:
             world.interrupted += 1
             tries[unit.id] += 1
             if tries[unit.id] == UNIT_TRIES:
                 raise
-            left.append(replace(unit, again=True))
+            left.append(unit)
         except Died:
             world.interrupted += 1
             if unit.id not in supervisor.in_flight:
@@ -93,6 +98,7 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
         else:
             supervisor.forget(unit.id)
             yield unit.id
+    recover(ledger, ledger.snapshot(run))
 
 
 def live(world: World, name: str, *, retry: bool = False, handover: Handover = lambda: None) -> bool:

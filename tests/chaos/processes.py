@@ -18,7 +18,7 @@ import psutil
 
 from tests.places import ROOT
 
-REPLICA, TASK, IDLE = ("ReplicaStage",), ("prepare_stage", "finish_stage"), ("ray::IDLE",)
+REPLICA, TASK, IDLE = ("ReplicaStage",), ("prepare_stage", "commit_stage"), ("ray::IDLE",)
 LIFE_S = 150.0
 FOUND_S = 3.0
 GONE_S = 30.0

@@ -61,7 +61,7 @@ class DiesOnce(Fates):
         return True
 
 
-@pytest.mark.parametrize("point", ["finish.before_receipt", "finish.after_receipt"])
+@pytest.mark.parametrize("point", ["commit.before_receipt", "commit.after_receipt"])
 @pytest.mark.parametrize("mended", [False, True])
 def test_a_row_that_fails_before_a_death_and_goes_well_after_it_is_in_one_place_only(
     point: str, mended: bool, tmp_path: Path

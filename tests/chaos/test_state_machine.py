@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.chaos.drill import ALLOWED_EARLY
 from tests.chaos.faults import OPEN_FAULTS, WRITE_FAULTS, Died, Fates, deadly_crash_points, fated
 from tests.chaos.lives import World, life, passing
 from tests.fakes import make_job, part_bytes, write_prompts
@@ -91,7 +92,7 @@ class Runs(RuleBasedStateMachine):
             report = verify(self.job.output.uri, Storage())
         except OutputError:  # no run has begun
             return
-        assert set(report.counts) <= {"missing unit"}, report.problems
+        assert set(report.counts) <= set(ALLOWED_EARLY), report.problems
 
     def teardown(self) -> None:
         if not hasattr(self, "job"):

@@ -25,9 +25,9 @@ from unipic.pipeline.storage.storage import Storage
 DEATHS = (
     ("prepare.start", "prepare.end"),
     ("replica.before_batch", "replica.after_batch"),
-    ("finish.start", "finish.before_picture", "finish.after_picture"),
-    ("finish.before_rejected", "finish.after_rejected", "finish.before_data"),
-    ("finish.after_data", "finish.before_receipt", "finish.after_receipt"),
+    ("commit.start", "commit.before_image", "commit.after_image"),
+    ("commit.before_rejected", "commit.after_rejected", "commit.before_data"),
+    ("commit.after_data", "commit.before_receipt", "commit.after_receipt"),
 )
 """Points of one run; each is met once, by whichever unit comes there first."""
 

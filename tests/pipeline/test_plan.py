@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -13,17 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, write_prompts
+from tests.fakes import FakeEngine, make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
 from unipic.jobs.commands.plan import _lines
-from unipic.pipeline.audit.repair import redo
+from unipic.pipeline.audit.repair_plan import plan_repair
 from unipic.pipeline.audit.replay import replay
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.errors import EmptyManifest, JobError, ManifestError, OutputError
 from unipic.pipeline.job import Job
-from unipic.pipeline.output import run_record
+from unipic.pipeline.output import changes
+from unipic.pipeline.output.claims import claim
 from unipic.pipeline.plan import plan
 from unipic.pipeline.preflight import preflight
+from unipic.pipeline.sealed import unsealed
 from unipic.pipeline.storage.storage import Storage
 
 STORAGE = Storage()
@@ -50,8 +51,9 @@ def later(path: Path) -> None:
 
 
 def record(job: Job) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(job.output.uri, "_unipic", "run.json").read_text())
-    return found
+    """The current epoch, as stored."""
+    latest = max(Path(job.output.uri, "_unipic", "epochs").iterdir())
+    return unsealed(latest.read_text())
 
 
 # --- what run refuses ------------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ def test_a_damaged_unit_of_a_manifest_file_with_another_time_can_be_done_again(t
     later(file)
     (part,) = Path(job.output.uri, "data").iterdir()
     part.unlink()
-    found = redo(job.output.uri, STORAGE, verify(job.output.uri, STORAGE))
+    found = plan_repair(job.output.uri, STORAGE, verify(job.output.uri, STORAGE))
     assert found.left == {} and len(found.units) == 1
 
 
@@ -253,7 +255,7 @@ def test_other_bytes_of_the_same_size_are_a_change(tmp_path: Path) -> None:
 def test_where_the_bytes_are_unknown_the_remedy_gives_the_time_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_record, "LARGEST_DIGESTED", 10)
+    monkeypatch.setattr(changes, "LARGEST_DIGESTED", 10)
     job, file = done_job(tmp_path)
     assert record(job)["digests"] == {}
     later(file)
@@ -272,27 +274,16 @@ def test_a_picture_with_another_time_is_told_how_to_get_it_back(tmp_path: Path) 
     job = make_job(tmp_path, "caption", input__manifest=str(picture.parent))
     run_here(job)
     later(picture)
-    with pytest.raises(
-        ManifestError, match=r"its modification time is another.* If the bytes are the same: "
-    ) as caught:
+    with pytest.raises(ManifestError, match=r"its modification time differs.* If the bytes are the same: ") as caught:
         run_here(job)
     subprocess.run(str(caught.value).partition("are the same: ")[2], shell=True, check=True)
     assert run_here(job) == 0
 
 
-def test_a_record_without_digests_is_read_and_gets_them(tmp_path: Path) -> None:
-    job, _ = done_job(tmp_path)
-    whole = record(job)
-    old = {name: value for name, value in whole.items() if name != "digests"}
-    Path(job.output.uri, "_unipic", "run.json").write_text(json.dumps(old))
-    assert plan(job, STORAGE).output_state == "done" and run_here(job) == 0
-    assert record(job) == whole and len(all_rows(job)) == 3
-
-
 def test_digests_are_of_what_is_small_and_stop_at_their_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         file = write_prompts(tmp_path / "manifest" / f"{name}.parquet", ["p"])
-    monkeypatch.setattr(run_record, "DIGESTED_BYTES", 2 * file.stat().st_size)
+    monkeypatch.setattr(changes, "DIGESTED_BYTES", 2 * file.stat().st_size)
     job = make_job(tmp_path)
     run_here(job)
     assert set(record(job)["digests"]) == {"a.parquet", "b.parquet"}
@@ -303,7 +294,7 @@ def test_a_file_done_again_since_it_changed_has_its_new_digest(tmp_path: Path) -
     before = record(job)["digests"]
     write_prompts(file, ["p0", "p1"])
     context, manifest, ledger = preflight(job, STORAGE)
-    ledger.open(job, manifest, context.checkpoint_digest, redo_changed=True)
+    claim(ledger, job, manifest, context.checkpoint_digest, redo_changed=True)
     assert run_here(job) == 1 and record(job)["digests"] != before
     later(file)
     assert run_here(job) == 0

@@ -100,7 +100,7 @@ def test_a_replica_killed_in_mid_unit_is_replaced_and_the_parts_are_the_same_byt
     result = run(disturbed, make_engine=FakeEngine)
     assert (result.outcome, result.ok) == ("done", 20)
     assert (tmp_path / "mark").exists()
-    assert max(r.facts["attempts"] for r in receipts(disturbed)) == 2
+    assert max(r.facts.attempts for r in receipts(disturbed)) == 2
     run(calm, make_engine=FakeEngine)
     assert part_bytes(disturbed) == part_bytes(calm)
 

@@ -30,7 +30,7 @@ def test_a_file_at_the_root_that_repair_leaves_is_said_to_be_the_users_to_move(
         assert code == 1 and told in out and "--repair would" not in out and stray.exists()
     stray.rename(Path(job.output.uri, "data", "large"))
     Path(job.output.uri, "data", "large").write_bytes(b"12345")
-    monkeypatch.setattr("unipic.pipeline.audit.verify.SET_ASIDE_MAX_BYTES", 4)
+    monkeypatch.setattr("unipic.pipeline.audit.files.SET_ASIDE_MAX_BYTES", 4)
     code, out, _ = command("verify", job.output.uri, "--repair")
     assert code == 1 and "data/large: belongs to no receipt; move it away: it is larger than" in out
     monkeypatch.undo()
@@ -40,13 +40,15 @@ def test_a_file_at_the_root_that_repair_leaves_is_said_to_be_the_users_to_move(
 def test_an_unsound_report_ends_with_what_repair_would_do(job: Job, command: Command) -> None:
     miscount(job, "a.parquet")
     Path(job.output.uri, "data", "notes.txt").touch()
-    retried = data_parts(job)[-2]
-    retried.with_name(retried.name.replace(".parquet", ".retry1.parquet")).write_bytes(retried.read_bytes())
+    staged = data_parts(job)[-2]
+    attempt = Path(job.output.uri, "_unipic", "staging", f"{staged.stem.removeprefix('part-')}-0123456789ab", "data")
+    attempt.mkdir(parents=True)
+    (attempt / staged.name).write_bytes(staged.read_bytes())
     code, out, _ = command("verify", job.output.uri)
-    would = "run 1 unit again, move 1 file to _unipic/set-aside, delete 1 part of superseded attempts"
+    would = "run 1 unit again, move 1 file to _unipic/set-aside, publish or delete 1 file of earlier attempts"
     assert code == 1 and out.endswith(f"\n  --repair would {would}\n")
     code, out, _ = command("verify", job.output.uri, "--json")
-    assert code == 1 and json.loads(out)["counts"] == {"row count": 1, "unexpected file": 1, "interrupted retry": 1}
+    assert code == 1 and json.loads(out)["counts"] == {"row count": 2, "unexpected file": 1, "left-over file": 1}
 
 
 Command = Callable[..., tuple[int, str, str]]
@@ -59,7 +61,7 @@ def test_verify_prints_its_report_and_names_what_it_leaves_before_and_after_a_re
     manifest_moves(tmp_path, job)
     code, out, err = command("verify", job.output.uri, "--repair", "--replay", 3)
     assert code == 1 and out.count("damaged receipt: 1") == 2 and "cannot be replayed: " in out
-    assert "1 damaged unit unchanged: run.json's job cannot do them: There is no manifest at" in err
+    assert "1 damaged unit unchanged: run.json's job cannot make them again: There is no manifest at" in err
     code, out, _ = command("verify", job.output.uri, "--json")
     assert code == 1 and json.loads(out)["damaged_units"] == [unit]
 

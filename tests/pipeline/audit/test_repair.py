@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,10 +23,13 @@ from tests.damage import (
 )
 from tests.fakes import FakeEngine, all_rows, make_job, part_bytes, receipts, write_prompts
 from tests.inprocess import retry_here, run_here
-from unipic.pipeline.audit.repair import Redo, Repaired, clear, redo, repair
-from unipic.pipeline.audit.verify import LISTED, verify
+from unipic.pipeline.audit.repair import Repaired, clear, repair
+from unipic.pipeline.audit.repair_plan import RepairPlan, plan_repair
+from unipic.pipeline.audit.report import LISTED
+from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.job import Job
 from unipic.pipeline.lineage import sha256
+from unipic.pipeline.sealed import sealed, unsealed
 from unipic.pipeline.storage.storage import Storage
 
 
@@ -37,7 +39,7 @@ def test_damaged_units_are_done_again_by_the_call_itself(job: Job, ray_session: 
     cleared: list[Repaired] = []
     report = verify(job.output.uri, Storage())
     done = repair(job.output.uri, Storage(), report, on_cleared=cleared.append, make_engine=FakeEngine)
-    assert [one.forgotten for one in cleared] == [1] and cleared[0].result is None
+    assert [one.units for one in cleared] == [1] and cleared[0].result is None
     assert done.result is not None and done.result.outcome == "done" and done.refused == ""
     assert part_bytes(job) == whole
     assert verify(job.output.uri, Storage()).ok
@@ -48,7 +50,7 @@ def test_a_unit_that_cannot_be_made_again_is_left_untouched(job: Job, tmp_path: 
     manifest_moves(tmp_path, job)
     before = tree(job)
     done = repair(job.output.uri, Storage(), verify(job.output.uri, Storage()), make_engine=FakeEngine)
-    assert done.left.keys() == {unit} and done.forgotten == 0 and done.result is None
+    assert done.left.keys() == {unit} and done.units == 0 and done.result is None
     assert tree(job) == before
 
 
@@ -70,7 +72,7 @@ def test_rows_that_cannot_be_made_again_are_left_where_they_are_and_it_says_why(
     report, plan = plan_of(job)
     assert report.counts == {"damaged receipt": 1}
     assert plan.job is None and plan.left.keys() == {unit} and why in plan.left[unit]
-    assert clear(job.output.uri, Storage(), report, plan).forgotten == 0
+    assert clear(job.output.uri, Storage(), report, plan).units == 0
     assert tree(job) == before
 
 
@@ -81,20 +83,10 @@ def test_units_of_a_manifest_file_that_is_gone_are_left_and_the_others_done_agai
     report, plan = plan_of(job)
     assert (plan.units, plan.files, plan.left.keys()) == ({there}, {"b.parquet"}, {gone})
     assert "the manifest file a.parquet is gone. Put it back, or drop its rows with `unipic prune`" in plan.left[gone]
-    assert clear(job.output.uri, Storage(), report, plan).forgotten == 1
-    assert plan.job is not None and run_here(plan.job, only=plan.files) == 1
+    assert clear(job.output.uri, Storage(), report, plan).units == 1
+    assert plan.job is not None and run_here(plan.job, only=plan.files, again=plan.restored) == 1
     assert part_bytes(job) == whole
     assert verify(job.output.uri, Storage()).damaged_units == {gone}
-
-
-def test_a_damaged_receipt_that_no_run_gets_past_keeps_the_other_units_from_being_forgotten(
-    job: Job, tmp_path: Path
-) -> None:
-    there, gone = miscount(job, "b.parquet"), damage_receipt(job, "a.parquet")
-    (tmp_path / "manifest" / "a.parquet").unlink()
-    _, plan = plan_of(job)
-    assert plan.job is None and plan.left.keys() == {gone, there}
-    assert "a run of the job stops at the damaged receipt" in plan.left[there]
 
 
 def test_a_unit_of_which_an_input_picture_is_gone_keeps_the_row_that_was_made_of_it(tmp_path: Path) -> None:
@@ -102,7 +94,7 @@ def test_a_unit_of_which_an_input_picture_is_gone_keeps_the_row_that_was_made_of
     whole = part_bytes(job)
     units = sorted(one.unit for one in receipts(job))
     for receipt in Path(job.output.uri, "_unipic", "receipts").iterdir():
-        receipt.unlink()
+        receipt.write_text("{")
     (tmp_path / "pics" / "3.png").unlink()
     report, plan = plan_of(job)
     assert plan.units == {units[1]} and "row 3 of" in plan.left[units[0]] and "MissingPicture" in plan.left[units[0]]
@@ -128,7 +120,7 @@ def test_every_stranger_is_set_aside_however_many_problems_there_are(job: Job) -
         Path(job.output.uri, "data", f"{n}.txt").touch()
     report = verify(job.output.uri, Storage())
     assert len(report.problems) == LISTED
-    assert clear(job.output.uri, Storage(), report, Redo()).set_aside == LISTED + 5
+    assert clear(job.output.uri, Storage(), report, RepairPlan()).set_aside == LISTED + 5
     assert verify(job.output.uri, Storage()).ok
 
 
@@ -156,9 +148,9 @@ def _swap_two_pictures(job: Job) -> None:
     sink = io.BytesIO()
     pq.write_table(swapped.cast(rows.schema), sink)
     part.write_bytes(sink.getvalue())
-    value = json.loads(receipt.read_text())
+    value = unsealed(receipt.read_text())
     value["parts"][0] |= {"sha256": sha256(sink.getvalue()), "bytes": len(sink.getvalue())}
-    receipt.write_text(json.dumps(value))
+    receipt.write_text(sealed(value))
 
 
 @pytest.mark.parametrize(
@@ -180,8 +172,9 @@ def test_damage_is_found_and_named_and_repair_mends_what_can_be_done_again(
     storage = Storage(finished.storage)
     report = verify(finished.output.uri, storage)
     assert kind in report.counts
-    clear(finished.output.uri, storage, report, redo(finished.output.uri, storage, report))
-    run_here(finished)
+    plan = plan_repair(finished.output.uri, storage, report)
+    clear(finished.output.uri, storage, report, plan)
+    run_here(finished, again=plan.restored)
     assert part_bytes(finished) == whole
     assert verify(finished.output.uri, storage).ok
 
@@ -190,15 +183,15 @@ def test_a_repair_does_just_the_damaged_units_again_by_the_job_that_run_json_hol
     whole = part_bytes(finished)
     kept = {path: path.stat().st_mtime_ns for path in [_receipts(finished)[1], parts(finished)[1]]}
     _alter_a_byte(parts(finished)[0])
-    _receipts(finished)[2].unlink()
+    _receipts(finished)[2].write_text("{")
     (Path(finished.output.uri) / "data" / "notes.txt").write_text("?")
     write_prompts(Path(finished.input.manifest) / "new.parquet", ["new work is not a repair's"])
     storage = Storage(finished.storage)
     report = verify(finished.output.uri, storage)
-    plan = redo(finished.output.uri, storage, report)
+    plan = plan_repair(finished.output.uri, storage, report)
     repaired = clear(finished.output.uri, storage, report, plan)
-    assert (repaired.forgotten, repaired.set_aside) == (2, 1)
-    assert plan.job is not None and run_here(plan.job, only=plan.files) == 2
+    assert (repaired.units, repaired.set_aside) == (2, 1)
+    assert plan.job is not None and run_here(plan.job, only=plan.files, again=plan.restored) == 2
     assert part_bytes(finished) == whole
     assert verify(finished.output.uri, storage).ok
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -208,11 +201,11 @@ def test_a_repair_runs_without_limits_that_would_end_it_and_with_the_micro_batch
     parts(finished)[0].unlink()
     storage = Storage(finished.storage)
     record = Path(finished.output.uri) / "_unipic" / "run.json"
-    value = json.loads(record.read_text())
+    value = unsealed(record.read_text())
     value["job"]["compute"]["batch_size"] = "auto"
     value["job"]["limits"] |= {"max_rejected": 0, "max_hours": 1e-6}
-    record.write_text(json.dumps(value))
-    plan = redo(finished.output.uri, storage, verify(finished.output.uri, storage))
+    record.write_text(sealed(value))
+    plan = plan_repair(finished.output.uri, storage, verify(finished.output.uri, storage))
     again = plan.job
     assert again is not None
     assert (again.compute.batch_size, again.limits.max_rejected, again.limits.max_hours) == (4, "100%", None)
@@ -228,7 +221,7 @@ def test_a_moved_output_is_repaired_where_it_is_unless_its_rows_name_their_pictu
         moved = str(Path(job.output.uri).rename(root / "moved"))
         assert verify(moved, Storage()).ok
         next((root / "moved" / "data").iterdir()).unlink()
-        plan = redo(moved, Storage(), verify(moved, Storage()))
+        plan = plan_repair(moved, Storage(), verify(moved, Storage()))
         if images == "inline":
             assert plan.job is not None and plan.job.output.uri == moved
         else:
@@ -239,11 +232,13 @@ def test_a_unit_whose_rejected_rows_were_tried_again_is_repaired_whole(flaky: Jo
     run_here(flaky)
     (tmp_path / "mended").touch()
     retry_here(flaky)
-    assert [path.name.endswith(".retry1.parquet") for path in parts(flaky)] == [False, True]
+    assert [path.name.endswith(".r1.parquet") for path in parts(flaky)] == [False, True]
     _alter_a_byte(parts(flaky)[1])
     storage = Storage()
     report = verify(flaky.output.uri, storage)
-    clear(flaky.output.uri, storage, report, redo(flaky.output.uri, storage, report))
+    plan = plan_repair(flaky.output.uri, storage, report)
+    clear(flaky.output.uri, storage, report, plan)
+    assert len(plan.redone) == 1
     run_here(flaky)
     assert verify(flaky.output.uri, storage).ok
     assert [row["prompt"] for row in all_rows(flaky)] == ["a", f"flaky {tmp_path}/mended"]
@@ -258,10 +253,10 @@ def test_a_file_of_somebody_else_is_named_and_set_aside_unharmed(finished: Job) 
     storage = Storage(finished.storage)
     report = verify(finished.output.uri, storage)
     assert [(one.kind, one.where) for one in report.problems] == [
-        ("unexpected file", "captions/data/part-y.parquet"),
         ("unexpected file", "data/part-x.parquet"),
+        ("unexpected file", "captions/data/part-y.parquet"),
     ]
-    assert clear(finished.output.uri, storage, report, Redo()).set_aside == 1
+    assert clear(finished.output.uri, storage, report, RepairPlan()).set_aside == 1
     assert (Path(finished.output.uri) / "_unipic" / "set-aside" / "data" / "part-x.parquet").read_bytes() == b"?"
     assert neighbour.exists() and not stranger.exists()
     assert [one.where for one in verify(finished.output.uri, storage).problems] == ["captions/data/part-y.parquet"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from unipic.pipeline.audit.trace import find
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import CheckpointError, EngineError, JobError, ManifestError, OutputError
 from unipic.pipeline.job import Job
-from unipic.pipeline.stages import commit as finish
+from unipic.pipeline.sealed import sealed, unsealed
 from unipic.pipeline.storage.storage import Storage
 
 
@@ -68,7 +67,7 @@ def test_a_row_that_a_resumed_run_made_on_another_device_is_replayed_there(tmp_p
 
 
 def test_a_model_that_cannot_load_is_told_with_the_hardware_it_needs(job: Job) -> None:
-    with pytest.raises(EngineError, match=r"the driver is gone\. .* device cpu, 0 GPUs and 1 CPUs a replica"):
+    with pytest.raises(EngineError, match=r"the driver is gone\. .* device cpu, (auto|0) GPUs and 1 CPUs a replica"):
         replay(job.output.uri, "a-3", Storage(), make_engine=BrokenEngine)
     (problem,) = replay_sample(job.output.uri, 5, Storage(), make_engine=BrokenEngine)
     assert problem.kind == "cannot be replayed" and "the driver is gone" in problem.message
@@ -137,7 +136,7 @@ def retried(tmp_path: Path) -> Job:
 
 def test_a_retry_leaves_the_first_runs_micro_batch_on_record_and_its_own_beside_it(retried: Job) -> None:
     (receipt,) = receipts(retried)
-    assert (receipt.facts["micro_batch"], receipt.facts[finish.RETRY_MICRO_BATCH]) == (4, {"1": 1})
+    assert (receipt.facts.micro_batch, receipt.facts.micro_batch_of_retry) == (4, {"1": 1})
     again = replay(retried.output.uri, "a-2", Storage(), make_engine=Seen)
     assert again.identical and again.exact
     assert Seen.batches_seen == [[f"prompt {n}" for n in range(4)]]
@@ -147,9 +146,9 @@ def test_a_retry_leaves_the_first_runs_micro_batch_on_record_and_its_own_beside_
 
 def test_a_repair_uses_the_first_runs_micro_batch_whatever_a_retry_had(retried: Job) -> None:
     record = Path(retried.output.uri, "_unipic", "run.json")
-    value = json.loads(record.read_text())
+    value = unsealed(record.read_text())
     value["job"]["compute"]["batch_size"] = "auto"
-    record.write_text(json.dumps(value))
+    record.write_text(sealed(value))
     data_parts(retried)[0].unlink()
     _, plan = plan_of(retried)
     assert plan.job is not None and plan.job.compute.batch_size == 4
@@ -178,7 +177,7 @@ def test_a_caption_of_a_shrunk_micro_batch_may_read_otherwise_and_of_another_it_
     job = pictures(tmp_path)
     assert len(list(replay_sample(job.output.uri, 5, Storage(), make_engine=OtherWords))) == 5
     for path in Path(job.output.uri, "_unipic", "receipts").iterdir():
-        path.write_text(json.dumps({**json.loads(path.read_text()), "resized": True}))
+        path.write_text(sealed({**unsealed(path.read_text()), "resized": True}))
     assert list(replay_sample(job.output.uri, 5, Storage(), make_engine=OtherWords)) == []
 
 

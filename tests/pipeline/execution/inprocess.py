@@ -8,7 +8,7 @@ from typing import Any
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.execution.blocks import Outcome, block
-from unipic.pipeline.execution.ray_stages import FusedStage, ReplicaStage, finish_stage, prepare_stage
+from unipic.pipeline.execution.ray_stages import FusedStage, ReplicaStage, commit_stage, prepare_stage
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import MakeEngine
 from unipic.pipeline.supervision.health import Health
@@ -36,7 +36,7 @@ class InProcess:
                 batch = _until_alive(lambda batch=batch: prepare_stage(batch, self.context, self.supervisor))
             batch = _until_alive(lambda batch=batch: self._on_a_new_replica(batch, units[0], fused=fused))
             if not fused:
-                batch = _until_alive(lambda batch=batch: finish_stage(batch, self.context, self.supervisor))
+                batch = _until_alive(lambda batch=batch: commit_stage(batch, self.context, self.supervisor))
             yield from (Outcome.of(row) for row in batch.to_pylist())
 
     def _on_a_new_replica(self, batch: Any, first: Unit, *, fused: bool) -> Any:

@@ -12,10 +12,10 @@ from unipic.pipeline.errors import EngineError
 from unipic.pipeline.execution.conclusion import conclude, raise_fatal
 from unipic.pipeline.execution.stop_policy import StopPolicy
 from unipic.pipeline.execution.tally import Tally
-from unipic.pipeline.output.reconciliation import Account
+from unipic.pipeline.output.reconciliation import Reconciliation
 from unipic.pipeline.supervision.failures import Failure
 
-WHOLE = Account(units=3, missing=0, behind=0, ok=19, rejected=1, rejected_by_now=1, rows_behind=0)
+WHOLE = Reconciliation(units=3, missing=0, behind=0, ok=19, rejected=1, rejected_by_now=1, rows_behind=0)
 TALLY = Tally(rows_total=20, units_total=3)
 
 
@@ -52,11 +52,13 @@ def test_rows_that_are_still_to_be_attempted_again_are_not_too_many(tmp_path: Pa
             replace(WHOLE, missing=3, ok=0, rejected=0),
             "3 of 3 units have no receipt, 20 rows have no outcome",
         ),
-        (replace(WHOLE, behind=1), "1 of 3 units still have rejected rows to try again"),
+        (replace(WHOLE, behind=1), "1 of 3 units still have rejected rows to retry"),
         (replace(WHOLE, ok=18), "the receipts' counts are wrong, 1 rows have no outcome"),
     ],
 )
-def test_work_that_is_missing_without_a_reason_to_stop_is_an_error(tmp_path: Path, seen: Account, words: str) -> None:
+def test_work_that_is_missing_without_a_reason_to_stop_is_an_error(
+    tmp_path: Path, seen: Reconciliation, words: str
+) -> None:
     with pytest.raises(EngineError, match=f"Ray stopped without an error before all units were done: {words}"):
         conclude(TALLY, policy(tmp_path), seen, seconds=2.0, output="out")
     assert conclude(TALLY, policy(tmp_path, "asked to stop"), seen, seconds=2.0, output="out").outcome == "stopped"

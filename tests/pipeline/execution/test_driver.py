@@ -27,7 +27,7 @@ from unipic.pipeline.supervision.health import Health
 FILE = ManifestFile("m/a.parquet", "a.parquet", 1000, 1, "")
 UNITS = [Unit(FILE, first_row=8 * at, rows=8) for at in range(4)]
 WARM = Health(replicas=1, admission=AdmissionReport(open=True, message="one replica loaded in 1.0 s"))
-UNAVAILABLE = Failure("StorageUnavailable", "503", "finish", retryable=True, storage=True)
+UNAVAILABLE = Failure("StorageUnavailable", "503", "commit", retryable=True, storage=True)
 
 
 def receipt(unit: Unit) -> Receipt:

@@ -85,7 +85,7 @@ def test_replicas_that_die_loading_one_after_the_other_stop_it_with_an_error(tmp
 
 def test_a_store_that_refuses_stops_it_resumably_and_any_other_failure_with_an_error(tmp_path: Path) -> None:
     resumable = policy_of(tmp_path)
-    resumable.record(Failure("AccessDenied", "no access", "finish", storage=True))
+    resumable.record(Failure("AccessDenied", "no access", "commit", storage=True))
     assert resumable.check(tally(), None) and resumable.reason == "no access" and resumable.fatal is None
     fatal = policy_of(tmp_path)
     first, second = (Failure("EngineError", text, "replica") for text in ("first", "second"))

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from unipic.pipeline.execution.graph import UNITS_PER_REPLICA
 from unipic.pipeline.execution.work_queue import UNIT_ATTEMPTS, WorkQueue
-from unipic.pipeline.records import ManifestFile, Unit
+from unipic.pipeline.records import ManifestFile, Revision, Unit
 from unipic.pipeline.supervision.failures import Failure
 
 FILE = ManifestFile("m/a.parquet", "a.parquet", 1000, 1, "")
-TEMPORARY = Failure("StorageUnavailable", "503", "finish", retryable=True, storage=True)
+TEMPORARY = Failure("StorageUnavailable", "503", "commit", retryable=True, storage=True)
 DEADLY = Failure("WorkersDied", "3 processes died", "replica", retryable=True, deadly=True)
 FATAL = Failure("EngineError", "broken", "replica")
 
@@ -34,7 +34,7 @@ def test_units_come_in_the_manifests_order_and_are_read_a_wave_at_a_time() -> No
 
 
 def test_rejected_rows_are_attempted_again_after_everything_else() -> None:
-    again = [replace(unit, only=((unit.first_row, 0),), retry=1) for unit in units(3, first=10)]
+    again = [replace(unit, only=((unit.first_row, 0),), revision=Revision(1, 1)) for unit in units(3, first=10)]
     waves = list(WorkQueue(units(3), again, wave_units=2).waves())
     assert [list(wave.units) for wave in waves] == [units(2), units(1, first=2), again[:2], again[2:]]
 
@@ -46,14 +46,6 @@ def test_a_unit_whose_failure_may_be_temporary_is_attempted_a_few_times_each_a_w
         seen.append([unit.first_row for unit in wave.units])
         last = queue.defer(wave.units[-1], TEMPORARY)
     assert seen == [[0, 8]] + [[8]] * (UNIT_ATTEMPTS - 1) and not last
-
-
-def test_a_deferred_unit_knows_that_an_earlier_attempt_may_have_left_parts() -> None:
-    queue = WorkQueue(units(1))
-    waves = queue.waves()
-    assert not next(waves).units[0].again
-    queue.defer(units(1)[0], TEMPORARY)
-    assert next(waves).units[0].again
 
 
 def test_a_unit_that_kills_workers_gets_a_replica_to_itself_after_all_others() -> None:

@@ -22,10 +22,11 @@ from unipic.pipeline.execution.reporter import Reporter
 from unipic.pipeline.execution.stop_policy import StopPolicy
 from unipic.pipeline.execution.work_queue import UNIT_ATTEMPTS
 from unipic.pipeline.job import Job
-from unipic.pipeline.output.reconciliation import account
+from unipic.pipeline.output.claims import claim
+from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.records import Unit
-from unipic.pipeline.run import what_is_left
+from unipic.pipeline.run import reconciled, what_is_left
 from unipic.pipeline.stages.engine import MakeEngine
 from unipic.pipeline.storage.storage import Storage
 from unipic.pipeline.supervision.failures import DEATHS_PER_ATTEMPT
@@ -36,9 +37,10 @@ class Run:
 
     def __init__(self, job: Job, make_engine: MakeEngine = FakeEngine, *, retry_rejected: bool = False) -> None:
         context, manifest, ledger = preflight(job, Storage(job.storage))
-        record, manifest = ledger.open(job, manifest, context.checkpoint_digest)
-        ledger.sweep()
-        self.work = what_is_left(context, manifest, ledger, record.rows_per_unit, retry_rejected=retry_rejected)
+        record, manifest = claim(ledger, job, manifest, context.checkpoint_digest)
+        known = ledger.snapshot(record)
+        recover(ledger, known)
+        self.work = what_is_left(context, manifest, ledger, known, retry_rejected=retry_rejected)
         self.stop = threading.Event()
         self.policy = StopPolicy(job, self.work.tally.rows_total, stop_requested=self.stop.is_set)
         self.reporter = Reporter(lambda _: None, self.work.tally, self.policy)
@@ -49,8 +51,8 @@ class Run:
         Driver(self.executor, work.queue, work.tally, self.policy, self.reporter, grace_s=20.0).drive()
         if self.policy.fatal is not None:
             raise_fatal(self.policy.fatal)
-        seen = account(work.manifest, work.rows_per_unit, work.ledger, retries=work.attempts)
-        return conclude(work.tally, self.policy, seen, seconds=1.0, output=work.context.job.output.uri)
+        recover(work.ledger, work.ledger.snapshot(work.known.run))
+        return conclude(work.tally, self.policy, reconciled(work), seconds=1.0, output=work.context.job.output.uri)
 
 
 class Deadly:
@@ -88,9 +90,9 @@ class DiesAnswered(FakeEngine):
     [
         ("prepare", "staged", "read and decoded"),
         ("answered", "staged", "held"),
-        ("finish", "staged", "encoded and wrote"),
+        ("commit", "staged", "encoded and wrote"),
         ("prepare", "fused", "held"),
-        ("finish", "fused", "held"),
+        ("commit", "fused", "held"),
     ],
 )
 def test_a_unit_that_kills_its_workers_ends_the_run_by_name_when_all_else_is_done(
@@ -118,7 +120,7 @@ def test_a_unit_that_kills_its_workers_ends_the_run_by_name_when_all_else_is_don
 def test_a_unit_that_costs_a_few_workers_is_done_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", [f"row {n}" for n in range(20)])
     job = make_job(tmp_path)
-    for place in ("prepare", "finish"):
+    for place in ("prepare", "commit"):
         deadly = Deadly(getattr(ray_stages, place), lambda _: False)
         deadly.deadly = lambda unit, d=deadly: unit.first_row == 8 and d.deaths < DEATHS_PER_ATTEMPT - 1
         monkeypatch.setattr(ray_stages, place, deadly)

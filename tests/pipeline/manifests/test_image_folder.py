@@ -19,6 +19,7 @@ from unipic.pipeline.job import Input, Job
 from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.manifests.manifest import Manifest, units
 from unipic.pipeline.manifests.reading import head, read_unit
+from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.storage.options import StorageOptions
@@ -102,7 +103,7 @@ def picture_job(root: Path, count: int = 10, **changes: Any) -> Job:
 
 def open_again(job: Job, *, redo_changed: bool) -> None:
     context, manifest, ledger = preflight(job, STORAGE)
-    ledger.open(job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
+    claim(ledger, job, manifest, context.checkpoint_digest, redo_changed=redo_changed)
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

@@ -1,4 +1,4 @@
-"""What a try leaves behind when it dies: nothing that a reader could take for an output, or something with a name."""
+"""What an attempt leaves behind when it dies: nothing that a reader could take for an output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
 from tests.inprocess import retry_here, run_here
 from unipic.pipeline import crashpoints
-from unipic.pipeline.audit.repair import Redo, clear
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.errors import (
     StorageUnavailable,
@@ -25,8 +23,8 @@ from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.run import run
-from unipic.pipeline.stages import commit as finish
-from unipic.pipeline.storage.storage import PROBE, Storage
+from unipic.pipeline.stages import commit as committing
+from unipic.pipeline.storage.storage import Storage
 
 
 class Died(BaseException):
@@ -70,61 +68,50 @@ def test_rows_that_went_well_before_a_death_and_fail_after_it_are_in_one_place_o
 ) -> None:
     job = flaky_job(tmp_path, mark)
     mark.touch()
-    for point in ("finish.before_receipt", "finish.after_receipt"):
+    for point in ("commit.before_receipt", "commit.after_receipt"):
         (dies_at / point).touch()
         with pytest.raises(Died, match="died"):
             run_here(job)
         mark.unlink(missing_ok=True)
+    assert verify(job.output.uri, Storage()).verdict == "incomplete"
+    run_here(job)
     assert all_rows(job) == [] and len(all_rows(job, "rejected")) == 1
     assert problems(job) == {}
 
 
-def test_a_superseded_first_part_is_called_so_and_the_next_run_deletes_it(tmp_path: Path, mark: Path) -> None:
+def test_a_superseded_rejected_part_is_called_so_and_the_next_run_deletes_it(tmp_path: Path, mark: Path) -> None:
     job = flaky_job(tmp_path, mark)
     run_here(job)
-    (name,) = [path.name for path in (tmp_path / "out" / "rejected").iterdir()]
-    (tmp_path / "out" / "data").mkdir()
-    (tmp_path / "out" / "data" / name).write_bytes(b"of another run of the job that came second")
-    assert problems(job) == {"superseded part": 1}
+    (part,) = (tmp_path / "out" / "rejected").iterdir()
+    before = part.read_bytes()
+    mark.touch()
+    retry_here(job)
+    part.write_bytes(before)
+    assert problems(job) == {"superseded file": 1}
     run_here(job)
-    assert problems(job) == {}
-
-
-def test_a_commit_of_an_untroubled_unit_asks_storage_for_no_deletion(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", ""])
-    deleted: list[str] = []
-    monkeypatch.setattr(Storage, "delete", lambda _, uri: deleted.append(uri))
-    run_here(make_job(tmp_path))
-    assert [uri for uri in deleted if PROBE not in uri] == []
+    assert problems(job) == {} and not part.exists()
 
 
 def interrupted_retry(folder: Path, mark: Path, dies_at: Path) -> Job:
-    """A job whose one rejected row went well in a second try that died before its receipt."""
+    """A job whose one rejected row was valid in a retry that died before its receipt."""
     job = flaky_job(folder, mark, "a")
     run_here(job)
     mark.touch()
-    (dies_at / "finish.before_receipt").touch()
+    (dies_at / "commit.before_receipt").touch()
     with pytest.raises(Died, match="died"):
         retry_here(job)
     return job
 
 
-@pytest.mark.parametrize("mended_by", ["the same command", "verify --repair"])
-def test_an_interrupted_retry_is_called_so_and_mended(
-    tmp_path: Path, mark: Path, dies_at: Path, mended_by: str
+def test_an_interrupted_retry_is_not_visible_and_the_same_command_finishes_it(
+    tmp_path: Path, mark: Path, dies_at: Path
 ) -> None:
     job = interrupted_retry(tmp_path, mark, dies_at)
-    report = verify(job.output.uri, Storage())
-    assert report.counts == {"interrupted retry": 1} and "--retry-rejected" in report.problems[0].message
-    if mended_by == "the same command":
-        retry_here(job)
-        assert len(all_rows(job)) == 2
-    else:
-        assert clear(job.output.uri, Storage(), report, Redo()).swept == 1
-        assert len(all_rows(job)) == 1
+    assert problems(job) == {} and len(all_rows(job)) == 1
+    retry_here(job)
+    assert len(all_rows(job)) == 2
     assert problems(job) == {}
+    assert not list((tmp_path / "out" / "_unipic" / "staging").rglob("*.parquet"))
 
 
 def test_a_row_that_goes_well_in_an_interrupted_retry_and_fails_in_the_next_is_in_one_place_only(
@@ -138,7 +125,7 @@ def test_a_row_that_goes_well_in_an_interrupted_retry_and_fails_in_the_next_is_i
 
 
 @pytest.mark.parametrize("well_first", [True, False])
-def test_two_runs_at_once_whose_rows_answer_otherwise_leave_one_of_the_answers_whole(
+def test_two_runs_at_once_whose_rows_answer_otherwise_leave_the_first_committed_answer_whole(
     tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, well_first: bool
 ) -> None:
     job = flaky_job(tmp_path, mark, "b")
@@ -146,18 +133,18 @@ def test_two_runs_at_once_whose_rows_answer_otherwise_leave_one_of_the_answers_w
         mark.touch()
 
     def another_run_commits() -> None:
-        monkeypatch.setattr(finish, "crash_point", lambda name: None)
+        monkeypatch.setattr(committing, "crash_point", lambda name: None)
         mark.touch() if well_first else mark.unlink()
         run_here(job)
 
     def at(name: str) -> None:
-        if name == "finish.before_rejected" or (name == "finish.before_data" and not well_first):
+        if name == "commit.before_receipt":
             another_run_commits()
 
-    monkeypatch.setattr(finish, "crash_point", at)
+    monkeypatch.setattr(committing, "crash_point", at)
     run_here(job)
     well, ill = all_rows(job), all_rows(job, "rejected")
-    assert (len(well), len(ill)) == ((1, 1) if well_first else (2, 0))
+    assert (len(well), len(ill)) == ((2, 0) if well_first else (1, 1))
     assert problems(job) == {}
 
 
@@ -218,24 +205,22 @@ def test_an_error_is_not_hidden_behind_bookkeeping_that_fails_too(tmp_path: Path
     assert len(warned) == 1  # the FAIL event passes, the sign stays
 
 
-def test_a_leftover_that_another_run_has_meanwhile_committed_is_not_lost(
+def test_an_attempt_that_another_run_overtakes_with_other_answers_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours is all well and clears the rejected part away; the other run, whose row failed, wrote it and was first."""
+    """Every row of ours is valid; the other run, in which one was rejected, commits first."""
     mark = tmp_path / "mark"
     write_prompts(tmp_path / "manifest" / "a.parquet", [f"flaky {mark}", "b"])
     job = make_job(tmp_path)
     mark.touch()
 
     def at(name: str) -> None:
-        if name == "finish.after_data":
-            monkeypatch.setattr(finish, "crash_point", lambda name: None)
+        if name == "commit.after_data":
+            monkeypatch.setattr(committing, "crash_point", lambda name: None)
             mark.unlink()
             run_here(job)
 
-    monkeypatch.setattr(finish, "crash_point", at)
-    real = finish.finish
-    monkeypatch.setattr("tests.inprocess.finish", lambda unit, *rest: real(replace(unit, again=True), *rest))
+    monkeypatch.setattr(committing, "crash_point", at)
     run_here(job)
     assert verify(job.output.uri, Storage()).ok
 
@@ -251,13 +236,13 @@ def test_two_retries_at_once_whose_rows_answer_otherwise_leave_one_answer_whole(
     committed = threading.Event()
 
     def at(name: str) -> None:
-        if name == "finish.before_rejected" and not committed.is_set():
+        if name == "commit.before_rejected" and not committed.is_set():
             committed.set()
             marks[0].unlink()
             marks[1].touch()
             retry_here(job)
 
-    monkeypatch.setattr(finish, "crash_point", at)
+    monkeypatch.setattr(committing, "crash_point", at)
     retry_here(job)
     assert committed.is_set()
     assert verify(job.output.uri, Storage()).ok

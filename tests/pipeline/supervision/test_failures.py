@@ -12,10 +12,10 @@ UNIT = Unit(ManifestFile("m/a.parquet", "a.parquet", 20, 1, ""), first_row=8, ro
 
 
 def test_a_failure_says_whether_to_attempt_again_and_whose_fault_it_is() -> None:
-    assert Failure.of(StorageUnavailable("503"), "finish") == Failure(
-        "StorageUnavailable", "503", "finish", retryable=True, storage=True
+    assert Failure.of(StorageUnavailable("503"), "commit") == Failure(
+        "StorageUnavailable", "503", "commit", retryable=True, storage=True
     )
-    assert not Failure.of(AccessDenied("403"), "finish").retryable
+    assert not Failure.of(AccessDenied("403"), "commit").retryable
     unforeseen = Failure.of(KeyError("x"), "prepare")
     assert not unforeseen.retryable and "KeyError" in unforeseen.details
 

@@ -51,7 +51,7 @@ def test_answers_reported_with_the_next_attempt_blame_no_unit() -> None:
 def test_a_task_that_begins_a_unit_again_has_died_of_it() -> None:
     supervisor = Supervisor()
     assert [supervisor.begin_task("a", "prepare") for _ in range(3)] == [0, 1, 2]
-    assert supervisor.begin_task("a", "finish") == 0
+    assert supervisor.begin_task("a", "commit") == 0
     supervisor.unit_returned("a")
     assert supervisor.begin_task("a", "prepare") == 0
 
@@ -63,7 +63,7 @@ def test_a_stopping_run_begins_no_unit_and_lets_those_in_flight_finish() -> None
     assert supervisor.begin_task("b", "prepare") is None
     assert supervisor.start_unit("a", "one") is None
     assert supervisor.request_load("one") == "leave"
-    assert supervisor.begin_task("a", "finish") == 0
+    assert supervisor.begin_task("a", "commit") == 0
 
 
 def test_a_failed_warm_up_stops_the_run() -> None:

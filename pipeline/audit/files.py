@@ -1,0 +1,158 @@
+"""Every file of an output is accounted for: the listings, walked beside the units in the order of names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from unipic.pipeline.audit.report import Problem, ProblemKind
+from unipic.pipeline.audit.unit_audit import UnitAudit
+from unipic.pipeline.output.layout import (
+    EPOCHS,
+    EVENTS,
+    LISTINGS,
+    META,
+    PUBLISHED,
+    RECEIPTS,
+    REPORTS,
+    RUN,
+    RUNNING,
+    SEAL,
+    SET_ASIDE,
+    STAGING,
+    Named,
+    epoch_number,
+    parse_image,
+    parse_part,
+    parse_receipt,
+    parse_staged,
+    unit_of,
+)
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.snapshot import Snapshot
+from unipic.pipeline.records import UnitId
+from unipic.pipeline.storage.storage import PROBE
+
+SET_ASIDE_MAX_BYTES = 1 << 30  # objects are moved inside the store, but not every store moves larger ones
+WALKED = (*PUBLISHED, RECEIPTS, STAGING)
+FREE = {
+    EVENTS: re.compile(r"[0-9a-f-]{36}\.ndjson"),
+    RUNNING: re.compile(r"[0-9a-f]{32}\.json"),
+    REPORTS: re.compile(r"[0-9a-f]{16}-\d{10,18}-rows-\d+-\d+\.txt"),
+    LISTINGS: re.compile(r"listing-[0-9a-f]{16}\.parquet"),
+}
+"""Folders of notes that no row depends on (but for listings, whose digest the epoch has), and the names in them."""
+
+
+class FileAudit:
+    """Walks the folders whose files belong to units, each listing read once and in step with the units."""
+
+    def __init__(self, ledger: Ledger, snapshot: Snapshot) -> None:
+        self.ledger = ledger
+        self.snapshot = snapshot
+        self._walks = {folder: _Walk(ledger.list(folder, recursive=True), self._unit_of) for folder in WALKED}
+
+    def of_unit(self, unit: UnitId, audit: UnitAudit) -> Iterator[Problem]:
+        """What is wrong with the files whose names say that they are of `unit`, or sort before it."""
+        for folder, walk in self._walks.items():
+            for path, owner in walk.until(unit):
+                if owner != unit:
+                    yield self._unplanned(path)
+                elif folder == STAGING:
+                    yield from self._staged(path, audit)
+                elif folder == RECEIPTS:
+                    yield from self._receipt(path, unit)
+                elif path not in audit.files and (audit.receipt is not None or unit not in self.snapshot):
+                    yield self._left_over(path, audit)
+
+    def rest(self) -> Iterator[Problem]:
+        """What is wrong with files that sort behind every unit, and with those that belong to none."""
+        for walk in self._walks.values():
+            for path, _ in walk.until(None):
+                yield self._unplanned(path)
+        for path in self.ledger.list("", recursive=True):
+            if not path.startswith(tuple(f"{folder}/" for folder in WALKED)) and not self._is_known(path):
+                yield self._foreign(path)
+
+    def _unit_of(self, path: str) -> UnitId | None:
+        """The unit that a file's name says it is of."""
+        named = parse_part(path) or parse_receipt(path) or parse_staged(path)
+        if named is not None:
+            return named.unit
+        image = parse_image(path)
+        return unit_of(image.file_key, image.row, self.snapshot.rows_per_unit) if image is not None else None
+
+    def _is_known(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if path in (RUN, SEAL) or path.startswith((PROBE, f"{SET_ASIDE}/")):
+            return True
+        if folder == EPOCHS:
+            number = epoch_number(path)
+            return number is not None and 1 <= number <= self.snapshot.run.epoch.number
+        return folder in FREE and FREE[folder].fullmatch(name) is not None
+
+    def _unplanned(self, path: str) -> Problem:
+        """A file that is of no planned unit: of rows that were pruned, or foreign."""
+        named = parse_part(path) or parse_receipt(path) or parse_staged(path)
+        if named is not None and named.revision.since < self.snapshot.run.since(named.unit):
+            return Problem(ProblemKind.SUPERSEDED, path, "is of rows that were pruned; the next run deletes it")
+        return self._foreign(path)
+
+    def _foreign(self, path: str) -> Problem:
+        message = "belongs to no receipt"
+        if not path.startswith((f"{META}/", *(f"{folder}/" for folder in PUBLISHED))):
+            message += "; move it away: --repair moves only files inside data/, rejected/, images/ and _unipic/"
+            return Problem(ProblemKind.UNEXPECTED_FILE, path, message)
+        if self.ledger.storage.info(self.ledger.uri(path)).size_bytes > SET_ASIDE_MAX_BYTES:
+            message += "; move it away: it is larger than what --repair moves"
+            return Problem(ProblemKind.UNEXPECTED_FILE, path, message)
+        return Problem(ProblemKind.UNEXPECTED_FILE, path, message, movable=True)
+
+    def _staged(self, path: str, audit: UnitAudit) -> Iterator[Problem]:
+        found = parse_staged(path)
+        assert found is not None
+        latest = self.snapshot.revision(found.unit)
+        since = self.snapshot.run.since(found.unit)
+        settled = found.revision.since < since or (latest is not None and found.revision.number <= latest.number)
+        to_publish = audit.receipt is not None and audit.receipt.attempt == found.attempt and found.path in audit.files
+        if settled and not to_publish:
+            yield Problem(ProblemKind.LEFT_OVER, path, "is of an attempt that lost; the next run deletes it")
+        # Else nobody but that attempt, which may be alive, knows of it: it may yet be committed, or is deleted then.
+
+    def _receipt(self, path: str, unit: UnitId) -> Iterator[Problem]:
+        named = parse_receipt(path)
+        assert named is not None
+        if not self.snapshot.holds(named):
+            yield Problem(ProblemKind.LEFT_OVER, path, "is of an epoch that is over; the next run deletes it")
+
+    def _left_over(self, path: str, audit: UnitAudit) -> Problem:
+        named = parse_part(path)
+        if named is not None and (self.snapshot.holds(named) or self._is_over(named)):
+            return Problem(ProblemKind.SUPERSEDED, path, "is of an earlier commit; the next run deletes it")
+        return self._foreign(path)
+
+    def _is_over(self, named: Named) -> bool:
+        return named.revision.since < self.snapshot.run.since(named.unit)
+
+
+class _Walk:
+    """One sorted listing, read in step with the units."""
+
+    def __init__(self, paths: Iterator[str], owner: Callable[[str], UnitId | None]) -> None:
+        self._paths = paths
+        self._owner = owner
+        self._ahead: tuple[str, UnitId | None] | None = None
+
+    def until(self, unit: UnitId | None) -> Iterator[tuple[str, UnitId | None]]:
+        """The files up to and including those of `unit`; all that are left for None."""
+        while (ahead := self._next()) is not None:
+            if unit is not None and ahead[1] is not None and ahead[1] > unit:
+                return
+            self._ahead = None
+            yield ahead
+
+    def _next(self) -> tuple[str, UnitId | None] | None:
+        if self._ahead is None:
+            path = next(self._paths, None)
+            self._ahead = None if path is None else (path, self._owner(path))
+        return self._ahead

@@ -1,0 +1,62 @@
+"""One attempt at a unit: files staged under names of its own, published only from the receipt that names them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from unipic.pipeline.errors import ObjectMissing
+from unipic.pipeline.output.layout import DATA, IMAGES, REJECTED, attempt_name, staged_path
+from unipic.pipeline.records import Unit
+from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.storage import Storage
+
+MOVERS = 8  # images published at once; each move is one small request
+ORDER = {IMAGES: 0, REJECTED: 1, DATA: 2}
+"""Images are there before the rows that name them, rejected rows before the rows beside them."""
+
+
+class Attempt:
+    """The staging folder of one attempt."""
+
+    def __init__(self, unit: Unit, output_uri: str, storage: Storage) -> None:
+        self.name = attempt_name(unit.id, unit.revision, secrets.token_hex(6))
+        self.output_uri = output_uri
+        self.storage = storage
+        self.paths: list[str] = []
+
+    def write(self, path: str, data: bytes) -> None:
+        """Stage what is to be published at `path`."""
+        self.storage.write(join(self.output_uri, staged_path(self.name, path)), data)
+        self.paths.append(path)
+
+    def publish(self) -> None:
+        publish(self.name, self.paths, self.output_uri, self.storage)
+
+    def discard(self) -> None:
+        """Another attempt was committed: nothing of this one will ever be published."""
+        for path in self.paths:
+            self.storage.delete(join(self.output_uri, staged_path(self.name, path)))
+
+
+def publish(attempt: str, paths: Iterable[str], output_uri: str, storage: Storage) -> None:
+    """Move files of a committed attempt to where readers look. Safe to repeat, and for several processes at once.
+
+    A file that is no longer staged was published by another process, or taken back by a redo, a prune or a retry: a
+    process that comes late finds nothing to move, and so it changes nothing.
+    """
+
+    def move(path: str) -> None:
+        try:
+            storage.move(join(output_uri, staged_path(attempt, path)), join(output_uri, path))
+        except ObjectMissing:
+            return
+
+    ordered = sorted(paths, key=lambda path: (ORDER[path.split("/", 1)[0]], path))
+    images = [path for path in ordered if path.startswith(f"{IMAGES}/")]
+    if images:
+        with ThreadPoolExecutor(MOVERS) as pool:
+            list(pool.map(move, images))
+    for path in ordered[len(images) :]:
+        move(path)

@@ -1,0 +1,159 @@
+"""Claiming an output folder, and opening its epochs: the writes that decide whose rows count.
+
+`run.json` is put if absent: of two jobs that begin at once, one is refused. Every change of the recorded manifest is
+the next epoch, put if absent: of two processes that open the same number, one reads what the other wrote and thinks
+again. On a store without conditional puts a new folder is claimed by a short announcement (see `_claim_weakly`).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from unipic.pipeline.errors import OutputError
+from unipic.pipeline.job import Job
+from unipic.pipeline.manifests.manifest import Manifest
+from unipic.pipeline.output.changes import changed, removed, settled
+from unipic.pipeline.output.layout import META, RUN, epoch_path, unit_of
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.recovery import withdraw
+from unipic.pipeline.output.run_record import Epoch, Identity, Run, next_epoch, without
+from unipic.pipeline.records import ManifestFile
+
+ATTEMPTS = 20  # at opening an epoch while other processes open some, too
+CLAIMS = f"{META}/claims"
+SETTLE_S = 2.0  # longer than a small put takes, on a store that cannot decide between two
+
+
+def claim(
+    ledger: Ledger, job: Job, manifest: Manifest, checkpoint_digest: str, *, redo_changed: bool = False
+) -> tuple[Run, Manifest]:
+    """Claim the folder for `job`, or join the output that it already has there.
+
+    Args:
+        redo_changed: units of manifest files and images that changed no longer count, instead of being refused.
+
+    Returns:
+        The run as recorded, and the manifest with its new listing of images, if any, in place.
+
+    Raises:
+        OutputError: the folder is another job's.
+        ManifestError: a manifest file, or an image that was answered, changed under its name.
+    """
+    for _ in range(ATTEMPTS):
+        there = ledger.check_owner(job, checkpoint_digest)
+        if there is None:
+            _claim_new(ledger, Identity.of(job, checkpoint_digest))
+            continue
+        stored = there.epoch
+        there = there.with_files(settled(there.files, there.digests, manifest.files, ledger.storage))
+        if not redo_changed:
+            ledger.check_unchanged(there, manifest, job)
+        redone = _redone(there, manifest) if redo_changed else []
+        ready = _with_listing(ledger, manifest)
+        epoch = next_epoch(there, ready, ledger.storage, redone=redone)
+        if stored.number and epoch.same_content(stored):
+            run = replace(there, epoch=stored)
+        elif _open(ledger, epoch):
+            run = replace(there, epoch=epoch)
+        else:
+            continue
+        # After the epoch: a death in between leaves a listing that the next run finds as outdated as this one did.
+        for one in manifest.replaced:
+            ledger.storage.write(ledger.listing_uri(one.name), one.listing)
+        if run.epoch.since:
+            withdraw(ledger, run)
+        return run, replace(ready, listing=None)
+    raise OutputError(f"{ledger.output_uri} changes too fast to join", remedy="Run the same command again.")
+
+
+def take_back(ledger: Ledger, manifest: Manifest) -> list[ManifestFile]:
+    """Take back the rows of manifest files that are no longer there; `audit/prune.py` has the guards.
+
+    Returns:
+        The files whose rows went.
+    """
+    gone: list[ManifestFile] = []
+
+    def next_one(run: Run) -> Epoch:
+        gone[:] = removed(run.files, manifest.files)
+        return without(run, gone)
+
+    epoch = open_epoch(ledger, next_one)
+    withdraw(ledger, replace(ledger.recorded(), epoch=epoch))
+    return gone
+
+
+def open_epoch(ledger: Ledger, next_one: Callable[[Run], Epoch]) -> Epoch:
+    """Open the epoch that `next_one` makes of the current run; it is asked again where another process was faster.
+
+    Raises:
+        OutputError: there is no output, or others open epochs all the time.
+    """
+    for _ in range(ATTEMPTS):
+        epoch = next_one(ledger.recorded())
+        if _open(ledger, epoch):
+            return epoch
+    raise OutputError(f"{ledger.output_uri} changes too fast", remedy="Run the same command again.")
+
+
+def _redone(there: Run, manifest: Manifest) -> list[str]:
+    """File keys of changed manifest files, and unit ids of replaced images."""
+    keys = {one.name: one.key for one in manifest.files}
+    files = [one.key for one in changed(there.files, manifest.files)]
+    units = {
+        unit_of(keys[one.name], row, there.rows_per_unit)
+        for one in manifest.replaced
+        if one.name in keys
+        for row in one.rows
+    }
+    return [*files, *sorted(units)]
+
+
+def _with_listing(ledger: Ledger, manifest: Manifest) -> Manifest:
+    """The manifest with the listing of new images stored, so that their row numbers stay what they are."""
+    if manifest.listing is None:
+        return manifest
+    files: Sequence[ManifestFile] = [
+        one if one.uri else replace(one, uri=ledger.listing_uri(one.name)) for one in manifest.files
+    ]
+    for before, now in zip(manifest.files, files, strict=True):
+        if not before.uri:
+            ledger.storage.write(now.uri, manifest.listing)
+    return replace(manifest, files=tuple(files))
+
+
+def _open(ledger: Ledger, epoch: Epoch) -> bool:
+    """Whether this epoch is the one that counts under its number."""
+    return ledger.storage.put_if_absent(ledger.uri(epoch_path(epoch.number)), epoch.to_json())
+
+
+def _claim_new(ledger: Ledger, identity: Identity) -> None:
+    """Put `run.json` if there is none; the caller reads back whose it is."""
+    if ledger.storage.conditional(ledger.output_uri):
+        ledger.storage.put_if_absent(ledger.uri(RUN), identity.to_json())
+    else:
+        _claim_weakly(ledger, identity)
+
+
+def _claim_weakly(ledger: Ledger, identity: Identity) -> None:
+    """Decide between claimants on a store that puts without conditions.
+
+    Each announces itself, waits until every other's announcement must be there, and the first by name writes. A process
+    that sleeps longer than that between its two steps can still collide with another.
+    """
+    token = secrets.token_hex(8)
+    mine = ledger.uri(f"{CLAIMS}/{token}.json")
+    ledger.storage.write(mine, json.dumps({"name": identity.name, "fingerprint": identity.fingerprint}).encode())
+    try:
+        time.sleep(SETTLE_S)
+        first = next(ledger.list(CLAIMS, suffix=".json"), "")
+        if first == f"{CLAIMS}/{token}.json":
+            ledger.storage.put_if_absent(ledger.uri(RUN), identity.to_json())
+        else:
+            time.sleep(SETTLE_S)
+    finally:
+        ledger.storage.delete(mine)

@@ -1,0 +1,151 @@
+"""Every name and path of an output folder, written and read in this one place.
+
+<output>/data/part-<unit>.parquet              published data rows
+<output>/rejected/part-<unit>.parquet          published rejected rows
+<output>/images/<unit's file key>-<row>-<sample>.png    published images, where they are not inside the Parquet
+<output>/_unipic/run.json                      whose output this is; written once
+<output>/_unipic/epochs/<number>.json          the manifest as recorded, one file an epoch; each written once
+<output>/_unipic/receipts/<unit>.json          one a commit; each written once
+<output>/_unipic/staging/<unit>-<attempt>/…    what an attempt wrote, not published yet
+<output>/_unipic/listings/<name>.parquet       what a folder of images held when it was first seen
+<output>/_unipic/running/<run>.json            heartbeats of runs at work
+<output>/_unipic/events/<run>.ndjson           OpenLineage events
+<output>/_unipic/seal.json                     a digest over everything above, where the output was sealed
+<output>/_unipic/reports/…                     stacks of workers that hung
+<output>/_unipic/set-aside/…                   foreign files that `unipic verify --repair` moved
+
+Names of a later commit of a unit carry its revision's tag, such as `part-<unit>.e2.r1.parquet`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from unipic.pipeline.records import Revision, Unit, UnitId
+
+META = "_unipic"
+RUN = f"{META}/run.json"
+EPOCHS = f"{META}/epochs"
+RECEIPTS = f"{META}/receipts"
+STAGING = f"{META}/staging"
+LISTINGS = f"{META}/listings"
+RUNNING = f"{META}/running"
+EVENTS = f"{META}/events"
+REPORTS = f"{META}/reports"
+SET_ASIDE = f"{META}/set-aside"
+SEAL = f"{META}/seal.json"
+DATA, REJECTED, IMAGES = "data", "rejected", "images"
+FIRST = Revision()
+PUBLISHED = (DATA, REJECTED, IMAGES)
+
+_UNIT = r"(?P<unit>[0-9a-f]{16}-\d{10,18})"
+_TAG = r"(?P<tag>(?:\.e\d+)?(?:\.r\d+)?)"
+_PART = re.compile(rf"(?P<folder>{DATA}|{REJECTED})/part-{_UNIT}{_TAG}\.parquet")
+_RECEIPT = re.compile(rf"{RECEIPTS}/{_UNIT}{_TAG}\.json")
+_STAGED = re.compile(rf"{STAGING}/(?P<attempt>{_UNIT}{_TAG}-[0-9a-f]{{12}})/(?P<path>.+)")
+_IMAGE = re.compile(rf"{IMAGES}/(?P<key>[0-9a-f]{{16}})-(?P<row>\d{{10,18}})-(?P<sample>\d+){_TAG}\.(?:png|jpg|webp)")
+_EPOCH = re.compile(rf"{EPOCHS}/(\d{{6}})\.json")
+
+
+@dataclass(frozen=True)
+class Named:
+    """The commit that a file's name belongs to."""
+
+    unit: UnitId
+    revision: Revision
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file of an attempt that is not published yet; `path` is where it is to be published."""
+
+    unit: UnitId
+    revision: Revision
+    attempt: str
+    path: str
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """The sample that an image's name belongs to."""
+
+    file_key: str
+    row: int
+    sample: int
+    revision: Revision
+
+
+def unit_of(file_key: str, row: int, rows_per_unit: int) -> UnitId:
+    """The unit that a row of the manifest file with this key is in."""
+    return UnitId.of(file_key, row - row % rows_per_unit)
+
+
+def epoch_path(number: int) -> str:
+    return f"{EPOCHS}/{number:06d}.json"
+
+
+def epoch_number(path: str) -> int | None:
+    """`epoch_path` backwards; None for any other path."""
+    found = _EPOCH.fullmatch(path)
+    return int(found[1]) if found else None
+
+
+def receipt_path(unit: str, revision: Revision = FIRST) -> str:
+    return f"{RECEIPTS}/{unit}{revision.tag}.json"
+
+
+def parse_receipt(path: str) -> Named | None:
+    """`receipt_path` backwards; None for any other path."""
+    return _named(_RECEIPT.fullmatch(path))
+
+
+def part_path(folder: str, unit: str, revision: Revision = FIRST) -> str:
+    """Args: folder: DATA or REJECTED."""
+    return f"{folder}/part-{unit}{revision.tag}.parquet"
+
+
+def parse_part(path: str) -> Named | None:
+    """`part_path` backwards; None for any other path."""
+    return _named(_PART.fullmatch(path))
+
+
+def image_path(unit: Unit, row: int, sample: int, suffix: str) -> str:
+    return f"{IMAGES}/{image_name(unit, row, sample, suffix)}"
+
+
+def image_name(unit: Unit, row: int, sample: int, suffix: str) -> str:
+    return f"{unit.file.key}-{row:010d}-{sample}{unit.revision.tag}.{suffix}"
+
+
+def parse_image(path: str) -> NamedImage | None:
+    """`image_path` backwards; None for any other path."""
+    found = _IMAGE.fullmatch(path)
+    revision = Revision.parse(found["tag"]) if found else None
+    if found is None or revision is None:
+        return None
+    return NamedImage(found["key"], int(found["row"]), int(found["sample"]), revision)
+
+
+def attempt_name(unit: UnitId, revision: Revision, token: str) -> str:
+    """Name of the staging folder of one attempt. Args: token: 12 hex digits, another for each attempt."""
+    return f"{unit}{revision.tag}-{token}"
+
+
+def staged_path(attempt: str, path: str) -> str:
+    """Where `attempt` writes what is to be published at `path`."""
+    return f"{STAGING}/{attempt}/{path}"
+
+
+def parse_staged(path: str) -> StagedFile | None:
+    """`staged_path` backwards; None for any other path."""
+    found = _STAGED.fullmatch(path)
+    named = _named(found)
+    if found is None or named is None:
+        return None
+    return StagedFile(named.unit, named.revision, found["attempt"], found["path"])
+
+
+def _named(found: re.Match[str] | None) -> Named | None:
+    revision = Revision.parse(found["tag"]) if found else None
+    return Named(UnitId(found["unit"]), revision) if found and revision is not None else None

@@ -1,0 +1,96 @@
+"""Which units of an output are done, from one listing of its receipts: two bytes a unit, and no receipt is read."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from unipic.pipeline.output.layout import Named, parse_receipt
+from unipic.pipeline.output.run_record import Run
+from unipic.pipeline.records import Revision, Unit, UnitId
+
+LARGEST_NUMBER = 65_534
+
+
+class Snapshot:
+    """The latest counting commit of every planned unit.
+
+    Args:
+        run: whose files and epochs decide which commits count.
+        paths: of receipts, relative to the output folder; others, and those that do not count, are passed over.
+    """
+
+    def __init__(self, run: Run, paths: Iterable[str] = ()) -> None:
+        self.run = run
+        self.rows_per_unit = run.rows_per_unit
+        self._cells = {one.key: array("H", bytes(2 * -(-one.rows // self.rows_per_unit))) for one in run.files}
+        self._done = 0
+        self.has_retries = False
+        for path in paths:
+            named = parse_receipt(path)
+            if named is not None:
+                self.add(named.unit, named.revision)
+
+    def add(self, unit: UnitId, revision: Revision) -> bool:
+        """Take note of a commit; False where it does not count (no planned unit, or an epoch that is over)."""
+        cells, at = self._cell(unit)
+        if cells is None or revision.since != self.run.since(unit) or revision.number > LARGEST_NUMBER:
+            return False
+        self._done += not cells[at]
+        self.has_retries = self.has_retries or revision.number > 0
+        cells[at] = max(cells[at], revision.number + 1)
+        return True
+
+    def __contains__(self, unit: object) -> bool:
+        return isinstance(unit, UnitId) and self.revision(unit) is not None
+
+    def __len__(self) -> int:
+        """How many units are done."""
+        return self._done
+
+    @property
+    def planned(self) -> int:
+        """How many units the recorded manifest makes."""
+        return sum(len(cells) for cells in self._cells.values())
+
+    def is_planned(self, unit: UnitId) -> bool:
+        return self._cell(unit)[0] is not None
+
+    def revision(self, unit: UnitId) -> Revision | None:
+        """The latest commit of `unit` that counts; None where it is not done."""
+        cells, at = self._cell(unit)
+        return Revision(self.run.since(unit), cells[at] - 1) if cells is not None and cells[at] else None
+
+    def holds(self, named: Named | None) -> bool:
+        """Whether a part of this name is, or was until a later retry, one of a commit that counts."""
+        latest = self.revision(named.unit) if named is not None else None
+        if named is None or latest is None:
+            return False
+        return named.revision.since == latest.since and named.revision.number <= latest.number
+
+    def units(self, *, done: bool = True) -> Iterator[UnitId]:
+        """The units that are done (or those that are not), sorted."""
+        for key in sorted(self._cells):
+            for at, cell in enumerate(self._cells[key]):
+                if bool(cell) is done:
+                    yield UnitId.of(key, at * self.rows_per_unit)
+
+    def all_units(self) -> Iterator[UnitId]:
+        """Every planned unit, sorted."""
+        for key in sorted(self._cells):
+            for at in range(len(self._cells[key])):
+                yield UnitId.of(key, at * self.rows_per_unit)
+
+    def ready(self, unit: Unit) -> Unit:
+        """`unit` as the work for its first commit."""
+        return replace(unit, revision=Revision(self.run.since(unit.id)))
+
+    def left(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        """Those of `units` that are not done, ready for their first commit."""
+        return (self.ready(unit) for unit in units if unit.id not in self)
+
+    def _cell(self, unit: UnitId) -> tuple[array[int] | None, int]:
+        cells = self._cells.get(unit.file_key)
+        at, rest = divmod(unit.first_row, self.rows_per_unit)
+        return (cells, at) if cells is not None and not rest and at < len(cells) else (None, 0)
