@@ -25,7 +25,8 @@ from collections.abc import Sequence
 from typing import Any
 
 _SCHEME = "[a-z][a-z0-9+.-]{0,30}://"  # bounded, as are the parameters below: hostile cells are megabytes long
-_QUERY = re.compile(rf"(\b{_SCHEME}[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
+_WORD = re.compile(r"[^\s'\"]+")
+_IN_WORD = re.compile(rf"\b{_SCHEME}", re.IGNORECASE)
 _SIGNATURES = "X-Amz-|X-Goog-|X-Oss-|q-sign|Signature=|sig=|Key-Pair-Id=|(?:[a-z]{1,30}[_-])?token=|api[_-]?key="
 _SIGNED = re.compile(rf"\?(?:[^\s'\"?]*&)?(?:{_SIGNATURES})[^\s'\"]*", re.IGNORECASE)
 _USERINFO = re.compile(rf"(\b{_SCHEME}|^\s*//)[^\s/'\"]+@", re.IGNORECASE)
@@ -37,7 +38,14 @@ _UNSEEN = "\ufeff\u200b\u200e\u200f"  # marks that stand before a pasted address
 
 def redact(text: str) -> str:
     """`text` with the query string and user:password of every URI in it removed (signed URLs are secrets)."""
-    return _USERINFO.sub(r"\1", _SIGNED.sub("", _QUERY.sub(r"\1", text)))
+    return _USERINFO.sub(r"\1", _SIGNED.sub("", _WORD.sub(_without_query, text)))
+
+
+def _without_query(word: re.Match[str]) -> str:
+    """A word, up to the question mark behind the first address in it: one pass, however many addresses there are."""
+    address = _IN_WORD.search(word[0])
+    ends = word[0].find("?", address.end()) if address is not None else -1
+    return word[0] if ends < 0 else word[0][:ends]
 
 
 def is_address(cell: str) -> bool:

@@ -20,7 +20,7 @@ NO_SECRETS = (
 )
 
 _SECRET_VALUE = re.compile(
-    r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|[a-z][a-z0-9+.-]*://[^/\s?#@]*@|[?&](X-Amz-Signature|X-Amz-Credential|Signature|sig)=",
+    r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|[a-z][a-z0-9+.-]{0,30}://[^/\s?#@]*@|[?&](X-Amz-Signature|X-Amz-Credential|Signature|sig)=",
     re.IGNORECASE,
 )
 _SECRET_KEY = re.compile(

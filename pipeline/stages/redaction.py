@@ -15,12 +15,12 @@ import pyarrow as pa
 from unipic.pipeline.errors import redact_url
 
 _SCHEMES = rb"https?|s3[an]?|gs|az|abfss?|ftps?|sftp|ssh|git|hdfs|postgres(?:ql)?|mysql|mongodb(?:\+srv)?|rediss?"
-_SECRETS = (  # a plain sign, which is found at memory speed; what is a secret around it
-    (re.compile(rb"://"), re.compile(rb"(?:" + _SCHEMES + rb")://([!-.0-?A-~]{1,500})@")),
-    (re.compile(rb"Signature="), re.compile(rb"[?&][A-Za-z0-9-]{0,30}Signature=([!-~]{8,2000})")),
-    (re.compile(rb"sig="), re.compile(rb"[?&]sig=([!-~]{8,2000})")),
+_SECRETS = (  # a plain sign, which is found at memory speed; what stands before it; the secret behind it
+    (re.compile(rb"://"), re.compile(rb"(?:" + _SCHEMES + rb")\Z"), re.compile(rb"([!-.0-?A-~]{1,500})@")),
+    (re.compile(rb"Signature="), re.compile(rb"[?&][A-Za-z0-9-]{0,30}\Z"), re.compile(rb"([!-~]{8,2000})")),
+    (re.compile(rb"sig="), re.compile(rb"[?&]\Z"), re.compile(rb"([!-~]{8,2000})")),
 )
-_BEFORE, _AFTER = 40, 2100  # bytes around a sign that a secret takes
+_BEFORE_BYTES = 32
 
 
 def without_signatures(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -62,12 +62,16 @@ def bytes_without_secrets(cell: bytes) -> bytes:
 def _secrets(data: bytes | pa.Buffer) -> Iterator[tuple[int, int]]:
     """Where secrets are in `data`: (first byte, byte behind the last)."""
     view = memoryview(data)
-    for sign, secret in _SECRETS:
+    for sign, before, behind in _SECRETS:
+        end = 0
         for hit in sign.finditer(view):
-            first = max(0, hit.start() - _BEFORE)
-            around = secret.search(view[first : hit.end() + _AFTER])
-            if around is not None:
-                yield first + around.start(1), first + around.end(1)
+            first = max(0, hit.start() - _BEFORE_BYTES)
+            if hit.start() < end or before.search(view[first : hit.start()]) is None:
+                continue
+            secret = behind.match(view, hit.end())
+            if secret is not None:
+                end = secret.end(1)
+                yield secret.span(1)
 
 
 def readable(scalar: pa.Scalar) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,19 @@ def test_the_web_has_to_be_allowed_in_so_many_words(tmp_path: Path) -> None:
         load_job(path, ["input.allow_http=1"])
     with pytest.raises(SpecError, match=r"input\.http_deadline_s: must be more than 0"):
         load_job(path, ["input.http_deadline_s=0"])
+
+
+@pytest.mark.parametrize("letters", ["x", "a.b", "a://", "0:", "!", "1_", "é"])
+@pytest.mark.parametrize("as_key", [False, True])
+def test_a_value_or_key_of_a_hundred_thousand_letters_is_refused_in_time_in_proportion_to_it(
+    tmp_path: Path, letters: str, as_key: bool
+) -> None:
+    path = tmp_path / "job.yaml"
+    long = f'"{letters * (100_000 // len(letters))}"'
+    path.write_text(
+        JOB.format(**FINE) + ("params:\n  ? " + long + "\n  : 1\n" if as_key else f"params: {{seed: {long}}}\n")
+    )
+    began_s = time.monotonic()
+    with pytest.raises(SpecError, match=r"job\.yaml:\d"):
+        load_job(path)
+    assert time.monotonic() - began_s < 20, "it took minutes when it was quadratic"
