@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import unipic
+from tests.patience import HANGS_S
 from tests.places import PACKAGE, ROOT
 
 FACE = ast.parse((PACKAGE / "unipic" / "__init__.py").read_text())
@@ -104,5 +105,5 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     assert blocks
     program = tmp_path / "from_the_readme.py"
     program.write_text("\n".join(blocks))
-    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=HANGS_S)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -19,9 +19,9 @@ import psutil
 from tests.places import ROOT
 
 REPLICA, TASK, IDLE = ("ReplicaStage",), ("prepare_stage", "commit_stage"), ("ray::IDLE",)
-LIFE_S = 150.0
-FOUND_S = 3.0
-GONE_S = 30.0
+LIFE_S = 400.0
+FOUND_S = 30.0
+GONE_S = 120.0
 
 
 class Life:
@@ -90,7 +90,7 @@ class Life:
     def find(self, titles: tuple[str, ...]) -> psutil.Process | None:
         """A process of this run whose title holds one of `titles`; tasks are short, so look for a while."""
         ends_at = time.monotonic() + FOUND_S
-        while time.monotonic() < ends_at:
+        while time.monotonic() < ends_at and self.root.is_running():
             for one in self.processes():
                 with contextlib.suppress(psutil.Error):
                     if any(title in " ".join(one.cmdline()) for title in titles):

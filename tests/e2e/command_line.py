@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from tests.patience import HANGS_S
+
 SIZE = {"image_size": 64}
 FAST = {**SIZE, "num_iterations": 4, "diffusion_steps": 5}
 
@@ -16,7 +18,7 @@ FAST = {**SIZE, "num_iterations": 4, "diffusion_steps": 5}
 def unipic(*arguments: str, expect: int = 0) -> str:
     """Run the command line as a user would."""
     command = [sys.executable, "-m", "unipic.jobs.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakes import FakeEngine, make_job, part_bytes, write_prompts
 from tests.inprocess import run_here
+from tests.patience import HANGS_S
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.crashpoints import POINTS
@@ -33,7 +34,6 @@ DEATHS = (
 
 PROMPTS = ["a", "b", "", "d", "e", None, "g", "h"]
 STARTS = 3
-WAIT_S = 60.0
 
 
 def test_every_crash_point_has_its_death() -> None:
@@ -45,7 +45,7 @@ class LoadsAfter(FakeEngine):
 
     def __init__(self, context: RunContext, *, points: str) -> None:
         super().__init__(context)
-        ends_at = time.monotonic() + WAIT_S
+        ends_at = time.monotonic() + HANGS_S
         while list(Path(points).glob("prepare.*")) and time.monotonic() < ends_at:
             threading.Event().wait(0.05)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import HANGS_S
 from tests.places import ROOT
 
 SOURCES = (".package", "pipeline", "model", "jobs", "configs", "pyproject.toml", "README.md", "LICENSE")
@@ -54,7 +55,7 @@ def call(*command: str | Path, folder: Path) -> str:
     """What the command prints, run in `folder` by an environment that knows nothing of this checkout."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
-        [str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True, timeout=280
+        [str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True, timeout=HANGS_S
     )
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -138,7 +139,7 @@ def test_a_type_checker_knows_the_installed_package(python: Path, clashes: Path)
     (clashes / "mypy.ini").write_text(LIBRARIES)
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "snippet.py"]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
-    done = subprocess.run(command, cwd=clashes, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=clashes, env=environment, capture_output=True, text=True, timeout=HANGS_S)
     told = re.findall(r"snippet\.py:(\d+): (error|note): (.*)", done.stdout)
     types = [text for _, kind, text in told if kind == "note" and text.startswith("Revealed")]
     errors = [text for _, kind, text in told if kind == "error"]

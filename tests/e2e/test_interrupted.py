@@ -13,23 +13,23 @@ import pytest
 
 from tests.e2e.command_line import SIZE, unipic, write_job
 from tests.fakes import write_prompts
+from tests.patience import HANGS_S
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.storage.storage import Storage
 
 pytestmark = pytest.mark.slow
 
 ROWS = 240
-WAIT_S = 120
 
 
 def wait_for_receipt(output: Path) -> None:
     """Return when the first unit is committed."""
     tick = threading.Event()
-    for _ in range(WAIT_S * 20):
+    for _ in range(int(HANGS_S * 20)):
         if list((output / "_unipic" / "receipts").glob("*.json")):
             return
         tick.wait(0.05)
-    raise AssertionError(f"no unit was committed within {WAIT_S} s")
+    raise AssertionError(f"no unit was committed within {HANGS_S:.0f} s")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -50,7 +50,7 @@ def test_an_interrupted_run_exits_with_3_and_the_same_command_goes_on(
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     wait_for_receipt(tmp_path / "out")
     os.kill(run.pid, sign)
-    said, _ = run.communicate(timeout=WAIT_S)
+    said, _ = run.communicate(timeout=HANGS_S)
     assert run.returncode == 3, said
     assert "stopped early" in said and "run the same command again to resume" in said
     storage = Storage()

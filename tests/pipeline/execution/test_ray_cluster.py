@@ -8,6 +8,7 @@ import os
 import pytest
 from ray.data import DataContext
 
+from tests.patience import HANGS_S
 from unipic.pipeline.execution.ray_cluster import QUIET_LOGGERS, ray_cluster
 
 SETTINGS = (
@@ -59,5 +60,5 @@ for _ in range(2):
     assert ambient() == before, (before, ambient())
 print("as before")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert done.stdout == "as before\n", done.stderr
