@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,18 @@ FORMAT = "unipic-batch-checkpoint"
 FORMAT_VERSION = 1
 
 
+MOST = 2**24
+MOST_LAYERS = 1024
+
+
 def _positive(owner: object, *names: str) -> None:
+    """Raises ValueError for sizes that no replica has: a damaged or hostile `config.json` must not cost hours."""
     for name in names:
-        if getattr(owner, name) < 1:
-            raise ValueError(f"{type(owner).__name__}.{name} must be at least 1, got {getattr(owner, name)}")
+        value, most = getattr(owner, name), MOST_LAYERS if name.endswith(("depth", "blocks")) else MOST
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{type(owner).__name__}.{name} must be at least 1, got {value!r:.40}")
+        if value > most:
+            raise ValueError(f"{type(owner).__name__}.{name} must be at most {most:,}, got {value!r:.40}")
 
 
 def _divides(owner: object, whole: str, part: str) -> None:
@@ -41,9 +50,11 @@ class VaeConfig:
     def __post_init__(self) -> None:
         _positive(self, "base_width", "residual_blocks", "z_channels", "latent_channels", "norm_groups")
         _divides(self, "base_width", "norm_groups")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"VaeConfig.multipliers must be positive and not empty, got {self.multipliers}")
-        if not self.scale > 0:
+        if not 1 <= len(self.multipliers) <= 10 or min(self.multipliers) < 1 or max(self.multipliers) > 1024:
+            raise ValueError(
+                f"VaeConfig.multipliers must be 1 to 10 numbers from 1 to 1024, got {self.multipliers!r:.80}"
+            )
+        if not 0 < self.scale < math.inf:
             raise ValueError(f"VaeConfig.scale must be positive, got {self.scale}")
 
     @property
@@ -93,6 +104,10 @@ class LlmConfig:
         _positive(self, "vocab_size", "width", "mlp", "depth", "heads", "kv_heads", "max_positions")
         _divides(self, "width", "heads")
         _divides(self, "heads", "kv_heads")
+        if not (0 < self.rope_theta < math.inf and 0 < self.norm_eps < 1):
+            raise ValueError(
+                f"LlmConfig.rope_theta ({self.rope_theta}) and norm_eps ({self.norm_eps}) must be positive"
+            )
 
     @property
     def head_width(self) -> int:

@@ -78,8 +78,8 @@ def manifest_changes(root: Path, job: Job) -> None:
 
 
 def checkpoint_goes(root: Path, job: Job) -> None:
-    Path(job.model.checkpoint, "weights.bin").unlink()
+    Path(job.model.checkpoint, "weights.safetensors").unlink()
 
 
 def checkpoint_changes(root: Path, job: Job) -> None:
-    Path(job.model.checkpoint, "weights.bin").write_bytes(b"others")
+    Path(job.model.checkpoint, "weights.safetensors").write_bytes(b"others")

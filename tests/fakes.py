@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
+from unipic.model.checkpoint import digest_of_files
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.job import AnyJob, Job
 from unipic.pipeline.manifests.discovery import discover
@@ -99,11 +100,9 @@ class BlockingEngine(FakeEngine):
 def fake_checkpoint(folder: Path) -> Path:
     """A folder that planning takes for a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.bin").write_bytes(CHECKPOINT_FILE)
-    files = {"weights.bin": hashlib.sha256(CHECKPOINT_FILE).hexdigest()}
-    (folder / "digests.json").write_text(
-        json.dumps({"files": files, "checkpoint": hashlib.sha256(b"whole").hexdigest()})
-    )
+    (folder / "weights.safetensors").write_bytes(CHECKPOINT_FILE)
+    files = {"weights.safetensors": hashlib.sha256(CHECKPOINT_FILE).hexdigest()}
+    (folder / "digests.json").write_text(json.dumps({"files": files, "checkpoint": digest_of_files(files)}))
     return folder
 
 

@@ -127,6 +127,7 @@ def test_every_file_imports_from_its_own_room_or_from_below() -> None:
 MODEL_IMPORTERS = {
     "stages/engine.py": "runs the model",
     "stages/forecast.py": "estimates memory from its sizes and holds prompts against its tokenizer",
+    "stages/checkpoint_cache.py": "reads a checkpoint's list of digests, which needs no torch",
     "images/fit.py": "the CPU stage fits images to the model's square; it needs Pillow and numpy alone",
 }
 

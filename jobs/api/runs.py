@@ -79,7 +79,7 @@ def plan(job: Job | str | Path, *, all_ids: bool = False, probe: bool = False) -
         JobError: what `run` would refuse, all faults at once.
     """
     job = _job(job)
-    return planning.plan(job, Storage(job.storage), all_ids=all_ids, probe=probe)
+    return planning.plan(job, Storage(job.storage, patience_s=PATIENCE_S), all_ids=all_ids, probe=probe)
 
 
 def prune(job: Job | str | Path, *, remove: bool = False) -> list[ManifestFile]:
