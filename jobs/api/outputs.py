@@ -18,6 +18,7 @@ from unipic.pipeline.audit.status import Status
 from unipic.pipeline.audit.trace import Step
 from unipic.pipeline.execution.progress import OnProgress
 from unipic.pipeline.storage.options import StorageOptions
+from unipic.pipeline.storage.remote import PATIENCE_S
 from unipic.pipeline.storage.storage import Storage
 
 Folder = str | os.PathLike[str]
@@ -37,7 +38,7 @@ def status(output: Folder, *, storage: StorageOptions | None = None) -> Status:
     Raises:
         OutputError: no run has begun there.
     """
-    return asking.status(os.fspath(output), _reached(storage))
+    return asking.status(os.fspath(output), Storage(storage or StorageOptions(), patience_s=PATIENCE_S))
 
 
 def verify(output: Folder, *, replay: int = 0, storage: StorageOptions | None = None) -> Report:

@@ -14,6 +14,7 @@ from unipic.pipeline.execution.progress import OnProgress, Result
 from unipic.pipeline.job import Job
 from unipic.pipeline.plan import Plan
 from unipic.pipeline.records import ManifestFile
+from unipic.pipeline.storage.remote import PATIENCE_S
 from unipic.pipeline.storage.storage import Storage
 
 
