@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from unipic.pipeline.context import RunContext
+from unipic.pipeline.errors import StorageError
 from unipic.pipeline.execution.capacity import check_capacity, with_gpus
 from unipic.pipeline.execution.conclusion import conclude, raise_fatal
 from unipic.pipeline.execution.driver import Driver
@@ -161,8 +162,26 @@ def _execute(
 def _conclude(work: Work, policy: StopPolicy, reporter: Reporter) -> Result:
     if policy.fatal is not None:
         raise_fatal(policy.fatal)
-    recover(work.ledger, work.ledger.snapshot(work.known.run))
-    return conclude(work.tally, policy, reconciled(work), seconds=reporter.seconds, output=work.context.job.output.uri)
+    published = publish_the_rest(work, policy, reporter)
+    output = work.context.job.output.uri
+    seen = reconciled(work)
+    return conclude(work.tally, policy, seen, seconds=reporter.seconds, output=output, published=published)
+
+
+def publish_the_rest(work: Work, policy: StopPolicy, reporter: Reporter) -> bool:
+    """Publish what workers committed and did not get to publish; False where that is left to the next run.
+
+    Raises:
+        StorageError: it cannot be, in a run that had no other reason to stop.
+    """
+    try:
+        recover(work.ledger, work.ledger.snapshot(work.known.run))
+    except StorageError as error:
+        if not policy.stopping:
+            raise
+        reporter.note(f"committed parts are not published yet, the next run publishes them: {error.message}")
+        return False
+    return True
 
 
 def reconciled(work: Work) -> Reconciliation:

@@ -22,17 +22,20 @@ def raise_fatal(failure: Failure) -> None:
     raise error
 
 
-def conclude(tally: Tally, policy: StopPolicy, seen: Reconciliation, *, seconds: float, output: str) -> Result:
+def conclude(
+    tally: Tally, policy: StopPolicy, seen: Reconciliation, *, seconds: float, output: str, published: bool = True
+) -> Result:
     """The result of a run that no failure ended.
 
     Args:
         seen: what storage shows now.
+        published: everything that is committed is where readers look.
 
     Raises:
         EngineError: units are missing though there was no reason to stop.
     """
     missing = tally.rows_total - seen.ok - seen.rejected
-    complete = seen.complete and missing == 0
+    complete = seen.complete and missing == 0 and published
     if not complete and not policy.stopping:
         lack = seen.lack() or "the receipts' counts are wrong"
         rows = f", {missing} rows have no outcome" if missing else ""

@@ -26,7 +26,7 @@ from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.records import Unit
-from unipic.pipeline.run import reconciled, what_is_left
+from unipic.pipeline.run import publish_the_rest, reconciled, what_is_left
 from unipic.pipeline.stages.engine import MakeEngine
 from unipic.pipeline.storage.storage import Storage
 from unipic.pipeline.supervision.failures import DEATHS_PER_ATTEMPT
@@ -51,8 +51,11 @@ class Run:
         Driver(self.executor, work.queue, work.tally, self.policy, self.reporter, grace_s=20.0).drive()
         if self.policy.fatal is not None:
             raise_fatal(self.policy.fatal)
-        recover(work.ledger, work.ledger.snapshot(work.known.run))
-        return conclude(work.tally, self.policy, reconciled(work), seconds=1.0, output=work.context.job.output.uri)
+        published = publish_the_rest(work, self.policy, self.reporter)
+        seen = reconciled(work)
+        return conclude(
+            work.tally, self.policy, seen, published=published, seconds=1.0, output=work.context.job.output.uri
+        )
 
 
 class Deadly:
