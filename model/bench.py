@@ -53,7 +53,7 @@ def random_engine(config: ReplicaConfig, *, device: str, dtype: str, seed: int =
         for weight in model.parameters():
             weight.normal_(std=_INIT_DEVIATION, generator=generator)
     model.llm.restore_buffers(device)
-    model.vae.lay_out()
+    model.lay_out()
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(Path(folder) / "tokenizer", *byte_pairs())
         prompts = PromptWriter(Path(folder) / "tokenizer")
@@ -171,3 +171,13 @@ def _peak_bytes(device: torch.device) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from unipic.model.bench_card import main
+
+    if sys.argv[1:2] != ["card"]:
+        sys.exit("usage: python -m unipic.model.bench card [--help]")
+    main(sys.argv[2:])

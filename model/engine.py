@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from unipic.model import limits, memory, tasks
+from unipic.model.attention import chosen
 from unipic.model.checkpoint import digests
 from unipic.model.config import ReplicaConfig
 from unipic.model.loading import load_model, load_prompts
 from unipic.model.memory import Task
+from unipic.model.noise import SeededNoise
 from unipic.model.pixels import to_tensor
 from unipic.model.prompts import PromptWriter
-from unipic.model.sampling import SamplerOptions, SeededNoise
+from unipic.model.sampling import SamplerOptions, reveals
 from unipic.model.unipic import UniPic
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -53,7 +55,11 @@ class CaptionItem:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """`guidance` 1 turns guidance off; `linear` raises it from 1 as tokens are revealed; `full_stop` ends a prompt."""
+    """`guidance` 1 turns guidance off; `linear` raises it from 1 as tokens are revealed; `full_stop` ends a prompt.
+
+    `last_diffusion_steps`: the steps change to this number in equal strides over the iterations, None for constant;
+    `guidance_every`: the unconditional rows are computed in every n-th iteration and reused in the others.
+    """
 
     image_size: int = 1024
     num_iterations: int = 32
@@ -62,12 +68,17 @@ class SamplingSettings:
     temperature: float = 1.0
     diffusion_steps: int = 100
     full_stop: bool = False
+    last_diffusion_steps: int | None = None
+    guidance_every: int = 1
 
     def __post_init__(self) -> None:
         if self.num_iterations < 1:
             raise ValueError(f"num_iterations must be at least 1, got {self.num_iterations}")
-        if not 1 <= self.diffusion_steps <= 1000:
-            raise ValueError(f"diffusion_steps must be from 1 to 1000, got {self.diffusion_steps}")
+        for steps in (self.diffusion_steps, self.last_diffusion_steps):
+            if steps is not None and not 1 <= steps <= 1000:
+                raise ValueError(f"diffusion_steps must be from 1 to 1000, got {steps}")
+        if self.guidance_every < 1:
+            raise ValueError(f"guidance_every must be at least 1, got {self.guidance_every}")
         if self.guidance_schedule not in ("constant", "linear"):
             raise ValueError(f"guidance_schedule must be constant or linear, got {self.guidance_schedule!r}")
         if not (np.isfinite(self.guidance) and np.isfinite(self.temperature) and self.temperature >= 0):
@@ -160,8 +171,15 @@ class Engine:
         self, task: Task, settings: SamplingSettings | CaptionSettings, *, free_bytes: int | None = None
     ) -> int:
         """The largest batch that fits. `free_bytes`: memory free beside the loaded weights; None asks the device."""
+        masked = chosen(self.model.device, self.model.dtype) == "masked"
         if isinstance(settings, CaptionSettings):
-            load = memory.Load(task=task, batch=1, image_size=settings.image_size, new_tokens=settings.max_new_tokens)
+            load = memory.Load(
+                task=task,
+                batch=1,
+                image_size=settings.image_size,
+                new_tokens=settings.max_new_tokens,
+                masked=masked,
+            )
         else:
             load = memory.Load(
                 task=task,
@@ -169,7 +187,8 @@ class Engine:
                 image_size=settings.image_size,
                 guided=settings.guidance != 1.0,
                 iterations=settings.num_iterations,
-                steps=settings.diffusion_steps,
+                steps=max(settings.diffusion_steps, settings.last_diffusion_steps or 0),
+                masked=masked,
             )
         return memory.largest_batch(
             self.config,
@@ -183,7 +202,8 @@ class Engine:
             seeds,
             tokens=grid * grid,
             channels=self.config.vae.latent_channels,
-            steps=settings.diffusion_steps,
+            steps=[reveal.steps for reveal in reveals(grid * grid, _options(settings))],
+            threads=torch.get_num_threads(),
         )
 
     def _pictures(self, latents: torch.Tensor) -> Picture:
@@ -197,6 +217,8 @@ def _options(settings: SamplingSettings) -> SamplerOptions:
         guidance_schedule=settings.guidance_schedule,
         temperature=settings.temperature,
         diffusion_steps=settings.diffusion_steps,
+        last_diffusion_steps=settings.last_diffusion_steps,
+        guidance_every=settings.guidance_every,
     )
 
 

@@ -1,68 +1,73 @@
-"""Image generation: the order of revealed tokens, guidance, and the head's sampler.
+"""Image generation over the parts: which tokens are revealed when, guidance, and the head's sampler.
 
-This file draws nothing at random; orders and noise are arguments.
+Nothing here is random: orders and noise are handed in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from unipic.model import diffusion
-from unipic.model.head import DiffusionHead
-from unipic.model.llm import PromptCache
+from unipic.model.caches import PromptCache
+from unipic.model.head_sampler import HeadSampler
 from unipic.model.mar import Positions
+from unipic.model.noise import NoiseSource, ahead
+from unipic.model.replay import buckets
 from unipic.model.unipic import UniPic
 
 GuidanceSchedule = Literal["constant", "linear"]
 
 
-class NoiseSource(Protocol):
-    """Source of a batch's permutations and noise."""
-
-    def orders(self) -> Tensor:
-        """(B, N) int64 permutations; tokens are revealed from the end towards the start."""
-
-    def draw(self, places: Tensor) -> Tensor:
-        """(K, B, R, C) float32 for the tokens at `places` (B, R), each asked for once.
-
-        Entry 0 is the start noise, entry k the noise added after the k-th of K sampler calls.
-        """
-
-
 @dataclass(frozen=True)
 class SamplerOptions:
-    """How to sample: see `model/engine.py` for the meaning of each."""
+    """How to sample: see `model/engine.py` for the meaning of each.
+
+    `last_diffusion_steps`: the steps go to this number in equal strides over the iterations, None for a constant one.
+    `guidance_every`: the unconditional rows are computed in every n-th iteration, and stand for those after it.
+    """
 
     num_iterations: int
     guidance: float
     guidance_schedule: GuidanceSchedule
     temperature: float
     diffusion_steps: int
+    last_diffusion_steps: int | None = None
+    guidance_every: int = 1
 
     @property
     def guided(self) -> bool:
         return self.guidance != 1.0
 
+    def steps_at(self, iteration: int) -> int:
+        """Diffusion steps of the tokens that this iteration reveals."""
+        if self.last_diffusion_steps is None or self.num_iterations == 1:
+            return self.diffusion_steps
+        share = iteration / (self.num_iterations - 1)
+        return round(self.diffusion_steps + (self.last_diffusion_steps - self.diffusion_steps) * share)
+
 
 @dataclass(frozen=True)
 class Reveal:
-    """One iteration: `order[masked_after:masked_before]` are revealed under this guidance."""
+    """One iteration: `order[masked_after:masked_before]` are revealed under this guidance, in so many steps.
+
+    `unconditional`: whether the unconditional rows are computed, or those of an earlier iteration stand for them.
+    """
 
     masked_before: int
     masked_after: int
     guidance: float
+    steps: int
+    unconditional: bool = True
 
 
 def reveals(tokens: int, options: SamplerOptions) -> tuple[Reveal, ...]:
     """The iterations that reveal something, in order; together they reveal each of `tokens` tokens once."""
-    plan, masked = [], tokens
+    plan: list[Reveal] = []
+    masked = tokens
     for iteration in range(options.num_iterations):
         ratio = math.cos(math.pi / 2 * (iteration + 1) / options.num_iterations)
         counted = max(1, min(masked - 1, math.floor(tokens * ratio)))
@@ -71,82 +76,68 @@ def reveals(tokens: int, options: SamplerOptions) -> tuple[Reveal, ...]:
             guidance = 1 + (options.guidance - 1) * (tokens - counted) / tokens
         after = 0 if iteration == options.num_iterations - 1 else counted
         if after < masked:
-            plan.append(Reveal(masked, after, guidance))
+            fresh = len(plan) % options.guidance_every == 0
+            plan.append(Reveal(masked, after, guidance, options.steps_at(iteration), fresh))
         masked = after
     return tuple(plan)
 
 
-class SeededNoise:
-    """Randomness per row: drawn on the CPU from the row's seed, only as much as needed."""
+class _Head:
+    """The head's sampler of each number of steps; on a card captured and replayed, on a CPU run as it is."""
 
-    def __init__(self, seeds: Sequence[int], *, tokens: int, channels: int, steps: int) -> None:
-        """`seeds`: one integer in 0…2⁶⁴-1 a row."""
-        wrong = [seed for seed in seeds if not 0 <= seed < 2**64]
-        if wrong:
-            raise ValueError(f"a seed must be from 0 to 2**64 - 1, got {wrong[0]}")
-        self._generators = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
-        self._tokens, self._channels, self._steps = tokens, channels, steps
+    def __init__(self, model: UniPic, options: SamplerOptions, plan: tuple[Reveal, ...], *, rows: int) -> None:
+        head = model.mar.head
+        self._samplers = {
+            steps: HeadSampler(head, steps=steps, temperature=options.temperature)
+            for steps in {reveal.steps for reveal in plan}
+        }
+        self._replays = model.head_replays if model.device.type != "cpu" else None
+        if self._replays is not None:
+            counts = [reveal.masked_before - reveal.masked_after for reveal in plan]
+            most = max(self._samplers)
+            sizes = [rows * size for size in buckets(counts)]
+            self._replays.prepare(self._samplers[most], sizes=sizes, steps=most, guided=options.guided)
 
-    def orders(self) -> Tensor:
-        return torch.from_numpy(np.stack([generator.permutation(self._tokens) for generator in self._generators]))
-
-    def draw(self, places: Tensor) -> Tensor:
-        shape = (self._steps, places.shape[1], self._channels)
-        noise = np.empty((self._steps, len(self._generators), *shape[1:]), dtype=np.float32)
-        for row, generator in enumerate(self._generators):
-            noise[:, row] = generator.standard_normal(shape, dtype=np.float32)
-        return torch.from_numpy(noise)
-
-
-class _Step(NamedTuple):
-    of_x: float
-    of_noise: float
-    mean_of_clean: float
-    mean_of_x: float
-    log_posterior: float
-    log_beta: float
+    def sample(self, z: Tensor, noise: Tensor, reveal: Reveal) -> Tensor:
+        sampler = self._samplers[reveal.steps]
+        if self._replays is not None:
+            return self._replays.sample(sampler, z, noise, guidance=reveal.guidance)
+        return sampler.sample(z, noise, guidance=reveal.guidance)
 
 
-class HeadSampler:
-    """Ancestral sampling of token latents with the diffusion head; it keeps what does not depend on the tokens."""
+class _Conditions:
+    """z of the tokens to reveal, from the latents so far: what the encoder, the LLM and the decoder make of them."""
 
-    def __init__(self, head: DiffusionHead, *, steps: int, temperature: float) -> None:
-        tables = diffusion.tables(steps)
-        weight = head.input_proj.weight
-        self._head, self._temperature = head, temperature
-        self._times = head.time_embed(torch.tensor(tables.steps, device=weight.device))
-        self._steps = [
-            _Step(*row)
-            for row in zip(
-                tables.recip_sqrt_alphas_cumprod.tolist(),
-                tables.recipm1_sqrt_alphas_cumprod.tolist(),
-                tables.posterior_mean_coef1.tolist(),
-                tables.posterior_mean_coef2.tolist(),
-                tables.posterior_log_variance.tolist(),
-                tables.log_betas.tolist(),
-                strict=True,
-            )
-        ]
+    def __init__(self, model: UniPic, cache: PromptCache, positions: Positions, source: Tensor | None) -> None:
+        self._model, self._cache, self._positions = model, cache, positions
+        self._blank = None if source is None else model.mar.decoder_embed(source)
+        self._kept: Tensor | None = None
 
-    def sample(self, z: Tensor, noise: Tensor, *, guidance: float) -> Tensor:
-        """`z`: (M, D), or (2M, D) to guide, conditional rows first; `noise`: (K, M, C) float32 → (M, C) float32."""
-        condition = self._head.cond_embed(z)
-        guided = z.shape[0] == 2 * noise.shape[1]
-        x = noise[0]
-        for call, index in enumerate(reversed(range(len(self._steps))), start=1):
-            y = self._times[index] + condition
-            if guided:
-                estimate, v = self._head.estimate_guided(x, y, guidance=guidance)
-            else:
-                estimate, v = self._head.estimate(x, y)
-            step = self._steps[index]
-            clean = step.of_x * x - step.of_noise * estimate
-            x = step.mean_of_clean * clean + step.mean_of_x * x
-            if index:
-                share = (v + 1) / 2
-                log_variance = share * step.log_beta + (1 - share) * step.log_posterior
-                x = x + torch.exp(0.5 * log_variance) * noise[call] * self._temperature
-        return x
+    def of(self, latents: Tensor, orders: Tensor, reveal: Reveal, *, wanted: Tensor, keep: bool) -> Tensor:
+        """(B or 2B, R, D), conditional rows first; `keep`: the unconditional ones serve later iterations too."""
+        rows = wanted.shape[0]
+        visible = orders[:, reveal.masked_before :].sort(dim=1).values
+        seen = self._model.see(latents, self._positions, visible=visible)
+        if self._cache.rows == rows:
+            return self._decoded(*seen, self._cache, visible, wanted)
+        if reveal.unconditional and not keep:
+            return self._decoded(*seen, self._cache, visible, wanted)
+        known = self._decoded(*seen, self._cache.part(slice(0, rows)), visible, wanted)
+        if reveal.unconditional:
+            everything = torch.arange(orders.shape[1], device=orders.device).expand(rows, -1)
+            self._kept = self._decoded(*seen, self._cache.part(slice(rows, None)), visible, everything)
+        assert self._kept is not None
+        return torch.cat([known, self._kept.gather(1, wanted.unsqueeze(-1).expand_as(known))])
+
+    def _decoded(self, x: Tensor, z: Tensor, cache: PromptCache, visible: Tensor, wanted: Tensor) -> Tensor:
+        times = cache.rows // x.shape[0]
+        return self._model.mar.decode(
+            self._model.think(x, z, cache),
+            self._positions,
+            visible=visible.repeat(times, 1),
+            wanted=wanted.repeat(times, 1),
+            blank=None if self._blank is None else self._blank.repeat(times, 1, 1),
+        )
 
 
 @torch.inference_mode()
@@ -167,20 +158,16 @@ def sample_latents(
     device, times = model.device, 2 if options.guided else 1
     orders = noise.orders().to(device)
     rows, tokens = orders.shape
-    if cache.lengths.shape[0] != times * rows:
-        raise ValueError(f"{rows} rows need {times * rows} prompts, got {cache.lengths.shape[0]}")
-    sampler = HeadSampler(model.mar.head, steps=options.diffusion_steps, temperature=options.temperature)
+    if cache.rows != times * rows:
+        raise ValueError(f"{rows} rows need {times * rows} prompts, got {cache.rows}")
+    plan = reveals(tokens, options)
+    head = _Head(model, options, plan, rows=rows)
+    conditions = _Conditions(model, cache, positions, source)
     latents = torch.zeros(rows, tokens, model.mar.head.channels, dtype=model.dtype, device=device)
-    blank = None if source is None else model.mar.decoder_embed(source).repeat(times, 1, 1)
-    for reveal in reveals(tokens, options):
-        visible = orders[:, reveal.masked_before :].sort(dim=1).values
-        wanted = orders[:, reveal.masked_after : reveal.masked_before]
-        drawn = noise.draw(wanted).to(device, non_blocking=True).flatten(1, 2)
-        x = model.think(*model.see(latents, positions, visible=visible), cache)
-        z = model.mar.decode(
-            x, positions, visible=visible.repeat(times, 1), wanted=wanted.repeat(times, 1), blank=blank
-        )
-        sampled = sampler.sample(z.flatten(0, 1), drawn, guidance=reveal.guidance)
-        index = wanted.unsqueeze(-1).expand(-1, -1, latents.shape[-1])
+    wanted = [orders[:, reveal.masked_after : reveal.masked_before] for reveal in plan]
+    for reveal, places, drawn in zip(plan, wanted, ahead(noise, wanted, device), strict=True):
+        z = conditions.of(latents, orders, reveal, wanted=places, keep=options.guidance_every > 1)
+        sampled = head.sample(z.flatten(0, 1), drawn.flatten(1, 2), reveal)
+        index = places.unsqueeze(-1).expand(-1, -1, latents.shape[-1])
         latents.scatter_(1, index, sampled.to(latents.dtype).view(index.shape))
     return latents

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from unipic.model.captioning import greedy
+from unipic.model.noise import NoiseSource
 from unipic.model.pixels import to_uint8
 from unipic.model.prompts import Prompt
-from unipic.model.sampling import NoiseSource, SamplerOptions, sample_latents
+from unipic.model.sampling import SamplerOptions, sample_latents
 from unipic.model.unipic import UniPic
 
 # The VAE's activations are the largest of all: it works on so many pixels at once, and on one image at least.
@@ -30,9 +31,10 @@ def generate(
     """Latents (B, grid², C) of images for B prompts; the unconditional prompt is read once for all of them."""
     rows = list(range(len(prompts)))
     read = [*prompts, unconditional] if options.guided else list(prompts)
-    cache, _ = model.llm.read_prompts(*model.embed_prompts(read))
+    room = grid**2 + model.config.mar.buffer_tokens
+    cache, _ = model.llm.read_prompts(*model.embed_prompts(read), room=0 if options.guided else room)
     if options.guided:
-        cache = cache.rows(rows + [len(rows)] * len(rows))
+        cache = cache.take(rows + [len(rows)] * len(rows), room=room)
     return sample_latents(model, cache=cache, noise=noise, options=options, positions=model.mar.positions(grid))
 
 
@@ -54,7 +56,7 @@ def edit(
     if options.guided:
         read += [unconditional] * len(prompts)
         seen = seen.repeat(2, 1, 1)
-    cache, _ = model.llm.read_prompts(*model.embed_prompts(read, pictures=seen))
+    cache, _ = model.llm.read_prompts(*model.embed_prompts(read, pictures=seen), room=source.shape[1])
     return sample_latents(model, cache=cache, noise=noise, options=options, positions=positions, source=source)
 
 
@@ -67,11 +69,32 @@ def caption_prompts(model: UniPic, prompts: Sequence[Prompt], *, pixels: Tensor)
 
 
 def caption(
-    model: UniPic, prompts: Sequence[Prompt], *, pixels: Tensor, end_id: int, max_new_tokens: int
+    model: UniPic,
+    prompts: Sequence[Prompt],
+    *,
+    pixels: Tensor,
+    end_id: int,
+    max_new_tokens: int,
+    places: int | None = None,
 ) -> list[list[int]]:
-    """Answers' ids to questions about `pixels` (B, 3, S, S) float32 in [-1, 1]."""
-    embeddings, lengths = caption_prompts(model, prompts, pixels=pixels)
-    return greedy(model, embeddings, lengths, end_id=end_id, max_new_tokens=max_new_tokens)
+    """Answers' ids to questions about `pixels` (B, 3, S, S) float32 in [-1, 1].
+
+    `places`: rows that run at once, None for all.
+    """
+    shown = model.config.grid_of(pixels.shape[-1]) ** 2 + model.config.mar.buffer_tokens
+
+    def read(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return caption_prompts(model, [prompts[row] for row in rows], pixels=pixels[list(rows)])
+
+    return greedy(
+        model,
+        read,
+        rows=len(prompts),
+        places=places or len(prompts),
+        longest=max((prompt.text_tokens for prompt in prompts), default=0) + shown,
+        end_id=end_id,
+        max_new_tokens=max_new_tokens,
+    )
 
 
 @torch.inference_mode()

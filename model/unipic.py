@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from unipic.model.caches import PromptCache
 from unipic.model.config import ReplicaConfig
-from unipic.model.llm import LanguageModel, PromptCache
+from unipic.model.llm import LanguageModel
 from unipic.model.mar import Mar, Positions
 from unipic.model.prompts import Prompt
+from unipic.model.replay import HeadReplays
 from unipic.model.vae import Vae
 
 
@@ -21,6 +23,7 @@ class UniPic(nn.Module):
         super().__init__()
         wide, llm_width = config.mar.encoder_width, config.llm.width
         self.config = config
+        self.head_replays = HeadReplays()
         self.vae = Vae(config.vae)
         self.mar = Mar(config.mar, latent_channels=config.vae.latent_channels)
         self.llm = LanguageModel(config.llm)
@@ -34,6 +37,12 @@ class UniPic(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.mar.fake_latent.dtype
+
+    def lay_out(self) -> None:
+        """Lay weights out for speed, once they are loaded; names and values stay."""
+        self.vae.lay_out()
+        self.llm.lay_out()
+        self.mar.head.lay_out()
 
     def see(self, latents: Tensor, positions: Positions, *, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encode visible tokens for the decoder and for the language model.
@@ -51,7 +60,7 @@ class UniPic(nn.Module):
 
         A cache of k·B rows holds k prompts for each image (k = 2 for guidance): they share x_enc and z_enc.
         """
-        times = cache.lengths.shape[0] // z.shape[0]
+        times = cache.rows // z.shape[0]
         hidden = self.llm.extend(z.repeat(times, 1, 1), cache)
         return x.repeat(times, 1, 1) + self.proj_out(hidden.roll(self.config.mar.buffer_tokens, dims=1))
 
@@ -68,7 +77,7 @@ class UniPic(nn.Module):
                     raise ValueError(f"prompt {index} has a place for a picture, but no pictures were given")
                 pieces += [pictures[index], self._embed_ids(prompt.after)]
             rows.append(torch.cat(pieces))
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        lengths = torch.tensor([len(row) for row in rows])  # on the CPU: the host reads them, and must not wait
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
     def _embed_ids(self, ids: Sequence[int]) -> Tensor:
@@ -109,5 +118,5 @@ def assemble(
         raise ValueError("weights do not fit the configuration: " + "; ".join(faults))
     model.load_state_dict(state, strict=True, assign=True)
     model.llm.restore_buffers(device)
-    model.vae.lay_out()
+    model.lay_out()
     return model.requires_grad_(False).eval()

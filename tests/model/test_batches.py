@@ -105,6 +105,18 @@ def test_captions_of_rows_that_finish_early_leave_the_others_as_they_are(engine:
     assert len({len(ids) for ids in stopped}) > 1
 
 
+def test_rows_that_wait_for_a_free_place_are_captioned_as_all_at_once(engine: Engine) -> None:
+    writer = engine.prompts
+    prompts = [writer.caption(prompt) for prompt in PROMPTS]
+    shown = to_tensor(pictures(64))
+    free = tasks.caption(engine.model, prompts, pixels=shown, end_id=-1, max_new_tokens=20)
+    end_id = free[0][2]
+    together = tasks.caption(engine.model, prompts, pixels=shown, end_id=end_id, max_new_tokens=20)
+    for places in (1, 2, 3):
+        found = tasks.caption(engine.model, prompts, pixels=shown, end_id=end_id, max_new_tokens=20, places=places)
+        assert found == together
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_task_runs_in_every_dtype(checkpoint: Path, dtype: str) -> None:
     engine = Engine.load(checkpoint, dtype=dtype)

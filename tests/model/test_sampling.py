@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from unipic.model import diffusion
 from unipic.model.config import tiny
+from unipic.model.engine import Engine
 from unipic.model.head import DiffusionHead
-from unipic.model.llm import PromptCache
+from unipic.model.head_sampler import HeadSampler
 from unipic.model.mar import Mar, resize_positions
-from unipic.model.sampling import HeadSampler, SamplerOptions, SeededNoise, reveals
+from unipic.model.noise import SeededNoise
+from unipic.model.sampling import SamplerOptions, reveals
 
 
 def options(iterations: int, *, guidance: float = 3.0, schedule: str = "constant") -> SamplerOptions:
@@ -139,12 +141,19 @@ def test_what_is_masked_is_never_read() -> None:
     assert found.shape == (1, 8 + 3, 48)
 
 
-def test_reading_past_a_prompt_leaves_its_cache_as_it_was() -> None:
-    cache = PromptCache(torch.tensor([3]), padded=3)
-    kept = torch.randn(1, 2, 3, 4)
-    cache.update(kept, kept, 0)
-    cache.close()
-    for _ in range(2):
-        keys, _values = cache.update(torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5, 4), 0)
-        assert keys.shape == (1, 2, 8, 4)
-    assert torch.equal(cache.keys[0], kept)
+def test_reading_past_a_prompt_leaves_it_as_it_was(engine: Engine) -> None:
+    llm = engine.model.llm
+    torch.manual_seed(0)
+    prompts, first, second = (torch.randn(2, length, 64) for length in (5, 7, 3))
+    with torch.inference_mode():
+        cache, _ = llm.read_prompts(prompts, torch.tensor([5, 3]), room=7)
+        alone = llm.extend(second, cache)
+        llm.extend(first, cache)
+        assert torch.equal(llm.extend(second, cache), alone)
+
+
+def test_a_cache_without_room_for_what_is_read_says_how_much_it_has(engine: Engine) -> None:
+    with torch.inference_mode():
+        cache, _ = engine.model.llm.read_prompts(torch.randn(1, 5, 64), torch.tensor([5]), room=2)
+        with pytest.raises(ValueError, match="room for 2 tokens after its prompts, not for 3"):
+            engine.model.llm.extend(torch.randn(1, 3, 64), cache)
