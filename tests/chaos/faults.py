@@ -132,7 +132,10 @@ class FaultyStorage(Storage):
 
     def __init__(self, fates: Fates, *, conditional: bool = True, handover: Handover = lambda: None) -> None:
         super().__init__(StorageOptions())
-        self.fates, self.conditional, self.handover = fates, conditional, handover
+        self.fates, self.honours_conditions, self.handover = fates, conditional, handover
+
+    def conditional(self, folder_uri: str) -> bool:
+        return self.honours_conditions and super().conditional(folder_uri)
 
     def read(self, uri: str, *, max_bytes: int | None = None) -> bytes:
         self._read_fault("read", uri)
@@ -161,7 +164,7 @@ class FaultyStorage(Storage):
         self._write("delete", uri, b"", lambda: super(FaultyStorage, self).delete(uri))
 
     def _create(self, uri: str, data: bytes) -> bool:
-        if not self.conditional:
+        if not self.honours_conditions:
             self.write(uri, data)
             return True
         made: list[bool] = []

@@ -78,9 +78,9 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
         unit = left.pop(0)
         world.begun[unit.id] += 1
         try:
-            start = supervisor.start(unit.id, replica.name)
-            assert start is not None
-            commit(unit, replica.answer(unit, prepare(unit, context), start.crashed), context)
+            history = supervisor.start_unit(unit.id, replica.name)
+            assert history is not None
+            commit(unit, replica.answer(unit, prepare(unit, context), history.crashed), context)
         except StorageUnavailable:
             world.interrupted += 1
             tries[unit.id] += 1
@@ -96,7 +96,7 @@ def life(world: World, fates: Fates, *, retry: bool = False, handover: Handover 
             replica = Replica(context, supervisor, FakeEngine)
             left.insert(0, unit)
         else:
-            supervisor.forget(unit.id)
+            supervisor.unit_committed(unit.id)
             yield unit.id
     recover(ledger, ledger.snapshot(run))
 
