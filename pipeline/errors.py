@@ -1,7 +1,7 @@
 """Every way things go wrong, each answering two questions: may it be retried, and which row was it.
 
     UniPicError
-    ├── JobError                 refused as it stands: mend the job, then run again   (exit 1)
+    ├── JobError                 refused as it is: correct the job, then run again   (exit 1)
     │   ├── SpecError            the job file
     │   ├── ManifestError        the manifest: missing, unreadable, a column that is not there
     │   │   └── EmptyManifest    it is there and has no rows
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
 _SCHEME = "[a-z][a-z0-9+.-]{0,30}://"  # bounded, as are the parameters below: hostile cells are megabytes long
@@ -33,7 +34,7 @@ _USERINFO = re.compile(rf"(\b{_SCHEME}|^\s*//)[^\s/'\"]+@", re.IGNORECASE)
 _ADDRESS = re.compile(rf"https?:|{_SCHEME}|//", re.IGNORECASE)
 _STORE = re.compile(rf"(?!https?:){_SCHEME}", re.IGNORECASE)
 _PARAMETERS = re.compile(r"\?[^\s?=]*=\S*")
-_UNSEEN = "\ufeff\u200b\u200e\u200f"  # marks that stand before a pasted address and that nobody sees
+_UNSEEN = "\ufeff\u200b\u200e\u200f"  # invisible marks before a pasted address
 
 
 def redact(text: str) -> str:
@@ -140,17 +141,35 @@ class OutputError(JobError):
     """The output folder cannot be written, or belongs to another job."""
 
 
+class RejectionKind(StrEnum):
+    """Why a row is rejected; the values are in outputs, and people and scripts filter on them."""
+
+    EMPTY_PROMPT = "EmptyPrompt"
+    PROMPT_REFUSED = "PromptRefused"
+    WRONG_TYPE = "WrongType"
+    UNREADABLE_ROW = "UnreadableRow"
+    MISSING_PICTURE = "MissingPicture"
+    UNREADABLE_PICTURE = "UnreadablePicture"
+    PICTURE_TOO_LARGE = "PictureTooLarge"
+    FORBIDDEN_SOURCE = "ForbiddenSource"
+    ACCESS_DENIED = "AccessDenied"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    OUT_OF_MEMORY = "OutOfMemory"
+    REPLICA_FAILED = "ReplicaFailed"
+    REPLICA_CRASHED = "ReplicaCrashed"
+
+
 class RowError(UniPicError):
     """One manifest row cannot be done.
 
     Args:
-        kind: the stable class name users filter on, e.g. "UnreadablePicture", "PictureTooLarge",
-            "MissingPicture", "EmptyPrompt", "PromptRefused", "WrongType", "ForbiddenSource", "SourceUnavailable",
-            "UnreadableRow", "ReplicaCrashed".
+        kind: why the row is rejected.
         stage: "prepare", "replica" or "commit".
     """
 
-    def __init__(self, kind: str, message: str, *, stage: str = "prepare", remedy: str = "", row: str = "") -> None:
+    def __init__(
+        self, kind: RejectionKind, message: str, *, stage: str = "prepare", remedy: str = "", row: str = ""
+    ) -> None:
         super().__init__(message, remedy=remedy, row=row)
         self.kind = kind
         self.stage = stage

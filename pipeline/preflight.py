@@ -48,7 +48,7 @@ def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
     """Look at everything `job` names, but for the weights' bytes.
 
     Args:
-        may_have_changed: manifest files that changed under their name are somebody else's to refuse.
+        may_have_changed: manifest files that changed under their name are refused later, by the claim.
 
     Raises:
         JobError: manifest, columns, checkpoint or output cannot work as they are; all faults in one.
@@ -112,6 +112,8 @@ def _is_output(folder: str, storage: Storage) -> bool:
         return Ledger(folder, storage).run() is not None
     except AccessDenied:  # credentials may be for what is below this folder alone
         return False
+    except OutputError:  # a damaged one
+        return True
 
 
 def _whole(uri: str) -> str:

@@ -88,7 +88,7 @@ class Revision:
 
     @property
     def tag(self) -> str:
-        """What stands behind the unit in names: "" for a first commit, else such as ".e2", ".r1" or ".e2.r1"."""
+        """What follows the unit in names: "" for a first commit, else such as ".e2", ".r1" or ".e2.r1"."""
         return (f".e{self.since}" if self.since > 1 else "") + (f".r{self.number}" if self.number else "")
 
     @classmethod

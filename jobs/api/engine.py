@@ -14,7 +14,7 @@ from unipic.model import engine as models
 from unipic.model.checkpoint import CheckpointFault
 from unipic.model.engine import CaptionItem, CaptionSettings, EditItem, GenerateItem, SamplingSettings
 from unipic.model.pixels import fit
-from unipic.pipeline.errors import CheckpointError, RowError
+from unipic.pipeline.errors import CheckpointError, RejectionKind, RowError
 from unipic.pipeline.images.decode import ImageLimits, decode
 from unipic.pipeline.job import Task
 from unipic.pipeline.places import BUILTIN_CHECKPOINT
@@ -186,7 +186,7 @@ class Engine:
             raise TypeError(f"prompts must be a list of texts, got one text: write [{prompts[:20]!r}]")
         for at, prompt in enumerate(prompts):
             if (why := self.model.fault_of(prompt, task=task)) is not None:
-                raise RowError("PromptRefused", why, row=f"prompt {at}")
+                raise RowError(RejectionKind.PROMPT_REFUSED, why, row=f"prompt {at}")
 
     def _opened(self, image: AnyImage) -> Image.Image:
         if isinstance(image, Image.Image):

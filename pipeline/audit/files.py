@@ -117,7 +117,7 @@ class FileAudit:
         to_publish = audit.receipt is not None and audit.receipt.attempt == found.attempt and found.path in audit.files
         if settled and not to_publish:
             yield Problem(ProblemKind.LEFT_OVER, path, "is of an attempt that lost; the next run deletes it")
-        # Else nobody but that attempt, which may be alive, knows of it: it may yet be committed, or is deleted then.
+        # Else it is of an attempt that may be alive: it is committed later, or deleted once another one is.
 
     def _receipt(self, path: str, unit: UnitId) -> Iterator[Problem]:
         named = parse_receipt(path)

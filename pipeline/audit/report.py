@@ -38,7 +38,7 @@ INCOMPLETE = frozenset({ProblemKind.MISSING_UNIT, ProblemKind.UNPUBLISHED, Probl
 """What an output shows while its job has work left: the next run of the job finishes it, nothing is damaged."""
 
 RESTORABLE = frozenset({ProblemKind.MISSING_PART, ProblemKind.ALTERED_PART})
-"""What the receipt is trusted to mend: the unit is made again and put back if its bytes are those of the receipt."""
+"""They leave the receipt trusted: the unit is made again, and put back if its bytes are those of the receipt."""
 
 
 @dataclass(frozen=True)

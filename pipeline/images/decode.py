@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from unipic.pipeline.errors import RowError
+from unipic.pipeline.errors import RejectionKind, RowError
 from unipic.pipeline.images.archives import archive_start
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "DIB", "PCX", "SGI", "PSD", "TGA")
@@ -95,7 +95,9 @@ def check_decodes(data: bytes, *, max_px: int) -> None:
 
 
 def too_many_bytes(count: int, limits: ImageLimits) -> RowError:
-    return RowError("PictureTooLarge", f"The picture has {count:,} bytes, the limit is {limits.max_bytes:,}.")
+    return RowError(
+        RejectionKind.PICTURE_TOO_LARGE, f"The picture has {count:,} bytes, the limit is {limits.max_bytes:,}."
+    )
 
 
 @contextmanager
@@ -105,9 +107,9 @@ def _broken_files_as_row_errors(data: bytes) -> Iterator[None]:
     except RowError:
         raise
     except (MemoryError, Image.DecompressionBombError) as error:
-        raise RowError("PictureTooLarge", "The picture does not fit into memory.") from error
+        raise RowError(RejectionKind.PICTURE_TOO_LARGE, "The picture does not fit into memory.") from error
     except Exception as error:  # broken files make Pillow raise almost anything; each is this row's fault
-        raise RowError("UnreadablePicture", _what_is_wrong(data, error)) from error
+        raise RowError(RejectionKind.UNREADABLE_PICTURE, _what_is_wrong(data, error)) from error
 
 
 @contextmanager
@@ -124,10 +126,10 @@ def _loaded(data: bytes, max_px: int) -> Iterator[ImageFile]:
 def _check_size(image: Image.Image, max_px: int | None) -> None:
     width_px, height_px = image.size
     if width_px < 1 or height_px < 1:
-        raise RowError("UnreadablePicture", f"The picture is {width_px}×{height_px} pixels.")
+        raise RowError(RejectionKind.UNREADABLE_PICTURE, f"The picture is {width_px}×{height_px} pixels.")
     if max_px is not None and width_px * height_px > max_px:
         raise RowError(
-            "PictureTooLarge",
+            RejectionKind.PICTURE_TOO_LARGE,
             f"The picture is {width_px}×{height_px}: {width_px * height_px:,} pixels, the limit is {max_px:,}.",
         )
 
@@ -137,7 +139,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise RowError("UnreadablePicture", "The picture has floating-point pixels, which have no agreed brightness.")
+        raise RowError(
+            RejectionKind.UNREADABLE_PICTURE, "The picture has floating-point pixels, which have no agreed brightness."
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -16,6 +16,7 @@ from typing import Any
 from unipic.pipeline.errors import (
     AccessDenied,
     ObjectMissing,
+    RejectionKind,
     RowError,
     StorageError,
     StorageUnavailable,
@@ -76,7 +77,7 @@ def fetch(
     if data is not None:
         return _fetched(data, path, limits)
     if not path:
-        raise RowError("MissingPicture", "The row names no picture.")
+        raise RowError(RejectionKind.MISSING_PICTURE, "The row names no picture.")
     if is_address(path):  # in a plain path a blank may be part of the name
         path = bare(path)
     _refuse_archive(path)
@@ -91,7 +92,7 @@ def fetch(
     except StorageUnavailable as error:
         raise own.as_rows_fault(uri, error) from error
     except AccessDenied as error:
-        raise _refused("AccessDenied", error, uri, path, remedy=error.remedy) from error
+        raise _refused(RejectionKind.ACCESS_DENIED, error, uri, path, remedy=error.remedy) from error
 
 
 def _parts(value: object) -> tuple[bytes | None, str]:
@@ -100,11 +101,13 @@ def _parts(value: object) -> tuple[bytes | None, str]:
     if isinstance(value, dict):
         path, value = value.get("path") or "", value.get("bytes")
         if not isinstance(path, str):
-            raise RowError("WrongType", f"The picture's path is a {type(path).__name__}, not text.")
+            raise RowError(RejectionKind.WRONG_TYPE, f"The picture's path is a {type(path).__name__}, not text.")
     elif isinstance(value, str):
         path, value = value, None
     if value is not None and not isinstance(value, (bytes, bytearray, memoryview)):
-        raise RowError("WrongType", f"A picture is a path, a URI, bytes or {{bytes, path}}, not {_kind(value)}.")
+        raise RowError(
+            RejectionKind.WRONG_TYPE, f"A picture is a path, a URI, bytes or {{bytes, path}}, not {_kind(value)}."
+        )
     return None if value is None else bytes(value), path
 
 
@@ -113,17 +116,17 @@ def _read(uri: str, path: str, storage: Storage, limits: ImageLimits) -> bytes:
     try:
         return storage.read(uri, max_bytes=limits.max_bytes)
     except TooManyBytes as error:
-        raise _refused("PictureTooLarge", error, uri, path) from error
+        raise _refused(RejectionKind.PICTURE_TOO_LARGE, error, uri, path) from error
     except ObjectMissing as error:
-        raise _refused("MissingPicture", error, uri, path) from error
+        raise _refused(RejectionKind.MISSING_PICTURE, error, uri, path) from error
     except StorageUnavailable:
         raise
     except AccessDenied as error:
         if credentials_at_fault(error):
             raise
-        raise _refused("AccessDenied", error, uri, path, remedy=error.remedy) from error
+        raise _refused(RejectionKind.ACCESS_DENIED, error, uri, path, remedy=error.remedy) from error
     except StorageError as error:
-        raise _refused("UnreadablePicture", error, uri, path) from error
+        raise _refused(RejectionKind.UNREADABLE_PICTURE, error, uri, path) from error
 
 
 def _fetched(data: bytes, path: str, limits: ImageLimits) -> Fetched:
@@ -132,7 +135,7 @@ def _fetched(data: bytes, path: str, limits: ImageLimits) -> Fetched:
     return Fetched(data, _public(path), hashlib.sha256(data).hexdigest())
 
 
-def _refused(kind: str, error: StorageError, uri: str, path: str, *, remedy: str = "") -> RowError:
+def _refused(kind: RejectionKind, error: StorageError, uri: str, path: str, *, remedy: str = "") -> RowError:
     """`error` as the row's own. Where `path` holds what is not shown, so does `uri`, maybe as no address any more."""
     message = error.message if path == _public(path) else error.message.replace(uri, _shown(path))
     return RowError(kind, message, remedy=remedy)
@@ -147,16 +150,18 @@ def _resolve(path: str, root: str, allow_outside_root: bool) -> str:
     scheme = _SCHEME.match(path)
     if scheme is not None and scheme[1].lower() != "s3" and ("://" in path or scheme[1].lower() in _NEVER_PATHS):
         raise RowError(
-            "ForbiddenSource",
+            RejectionKind.FORBIDDEN_SOURCE,
             f"{_shown(path)} is a {scheme[1].lower()}: address; pictures come from paths and s3:// only.",
             remedy="Copy the pictures to a folder or a bucket, or put their bytes into the manifest."
             + (" Or set input.allow_http." if _WEB.match(path) else ""),
         )
     if "\0" in path or _USERINFO.match(path):
-        raise RowError("ForbiddenSource", f"{_shown(path)} holds a user name, a password or a null character.")
+        raise RowError(
+            RejectionKind.FORBIDDEN_SOURCE, f"{_shown(path)} holds a user name, a password or a null character."
+        )
     if path.startswith("s3://"):
         if ".." in path.split("/"):
-            raise RowError("ForbiddenSource", f'{_shown(path)} holds "..", which no S3 key needs.')
+            raise RowError(RejectionKind.FORBIDDEN_SOURCE, f'{_shown(path)} holds "..", which no S3 key needs.')
         return path
     if is_s3(root) and not path.startswith("/"):
         below = posixpath.normpath(path)
@@ -178,7 +183,7 @@ def _refuse_archive(path: str) -> None:
     kind = archive_kind(_public(path))
     if kind:
         raise RowError(
-            "ForbiddenSource",
+            RejectionKind.FORBIDDEN_SOURCE,
             f"{_shown(path)} is {kind}, not a picture; it was not opened.",
             remedy="Unpack it and name the pictures, or put their bytes into the manifest.",
         )
@@ -186,7 +191,7 @@ def _refuse_archive(path: str) -> None:
 
 def _outside(path: str, root: str) -> RowError:
     return RowError(
-        "ForbiddenSource",
+        RejectionKind.FORBIDDEN_SOURCE,
         f"{_shown(path)} leads outside {root or 'the working folder'}.",
         remedy="Set input.image_root to a folder that holds all pictures, or input.allow_outside_root.",
     )

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from unipic.pipeline.errors import RowError, redact_address
+from unipic.pipeline.errors import RejectionKind, RowError, redact_address
 from unipic.pipeline.images.addresses import Address, is_public, system_addresses
 
 TRIES = 3
@@ -88,7 +88,9 @@ class HttpSource:
                     _check_status(response, target.shown)
                     return _body(response, target.shown, max_bytes)
                 url = _hop(target, url, response.getheader("Location"))
-        raise RowError("ForbiddenSource", f"{target.shown} is the redirect number {MAX_REDIRECTS + 1} of its picture.")
+        raise RowError(
+            RejectionKind.FORBIDDEN_SOURCE, f"{target.shown} is the redirect number {MAX_REDIRECTS + 1} of its picture."
+        )
 
     @contextmanager
     def _answer(self, target: _Target, ends: float) -> Iterator[http.client.HTTPResponse]:
@@ -135,11 +137,11 @@ class HttpSource:
         except socket.gaierror as error:
             raise _Passing(f"cannot be found: {error.strerror}") from error
         except (UnicodeError, ValueError) as error:
-            raise RowError("ForbiddenSource", f"{target.shown} names no host.") from error
+            raise RowError(RejectionKind.FORBIDDEN_SOURCE, f"{target.shown} names no host.") from error
         for address in addresses:
             if not self.permits(ipaddress.ip_address(address)):
                 raise RowError(
-                    "ForbiddenSource",
+                    RejectionKind.FORBIDDEN_SOURCE,
                     f"{target.shown} is at {address}, which is not a public address.",
                     remedy="Copy the pictures to a folder or a bucket, or put their bytes into the manifest.",
                 )
@@ -209,23 +211,27 @@ def _parse(url: str) -> _Target:
         if parts.query:
             path += f"?{quote(parts.query, safe=_AS_IS + '?')}"
     except ValueError as error:
-        raise RowError("ForbiddenSource", f"{shown} is no web address.") from error
+        raise RowError(RejectionKind.FORBIDDEN_SOURCE, f"{shown} is no web address.") from error
     if scheme not in _PORTS or not host:
-        raise RowError("ForbiddenSource", f"{shown} is no http or https address with a host.")
+        raise RowError(RejectionKind.FORBIDDEN_SOURCE, f"{shown} is no http or https address with a host.")
     if "@" in parts.netloc:
-        raise RowError("ForbiddenSource", f"{shown} holds a user name or a password.")
+        raise RowError(RejectionKind.FORBIDDEN_SOURCE, f"{shown} holds a user name or a password.")
     return _Target(scheme, host, port or _PORTS[scheme], path, shown)
 
 
 def _hop(target: _Target, url: str, location: str | None) -> str:
     if not location:
-        raise RowError("UnreadablePicture", f"{target.shown} redirects to nowhere.")
+        raise RowError(RejectionKind.UNREADABLE_PICTURE, f"{target.shown} redirects to nowhere.")
     try:
         following = urljoin(url, location)
     except ValueError as error:
-        raise RowError("ForbiddenSource", f"{target.shown} redirects to what is no web address.") from error
+        raise RowError(
+            RejectionKind.FORBIDDEN_SOURCE, f"{target.shown} redirects to what is no web address."
+        ) from error
     if target.scheme == "https" and not following.lower().startswith("https:"):
-        raise RowError("ForbiddenSource", f"{target.shown} redirects from https to {redact_address(following)}.")
+        raise RowError(
+            RejectionKind.FORBIDDEN_SOURCE, f"{target.shown} redirects from https to {redact_address(following)}."
+        )
     return following
 
 
@@ -234,29 +240,29 @@ def _check_status(response: http.client.HTTPResponse, shown: str) -> None:
     if status == 200:
         return
     if status in _GONE:
-        raise RowError("MissingPicture", f"{shown} answered {status}: there is no picture.")
+        raise RowError(RejectionKind.MISSING_PICTURE, f"{shown} answered {status}: there is no picture.")
     if status in _DENIED:
-        raise RowError("AccessDenied", f"{shown} answered {status}: it is not ours to read.")
+        raise RowError(RejectionKind.ACCESS_DENIED, f"{shown} answered {status}: it is not ours to read.")
     if status in _BUSY or status >= 500:
         asked = response.getheader("Retry-After", "")
         raise _Passing(f"answered {status}", float(asked) if asked.isdecimal() else 0.0)
-    raise RowError("UnreadablePicture", f"{shown} answered {status}, which brings no picture.")
+    raise RowError(RejectionKind.UNREADABLE_PICTURE, f"{shown} answered {status}, which brings no picture.")
 
 
 def _body(response: http.client.HTTPResponse, shown: str, max_bytes: int) -> bytes:
-    too_large = RowError("PictureTooLarge", f"{shown} has more bytes than the limit of {max_bytes:,}.")
+    too_large = RowError(RejectionKind.PICTURE_TOO_LARGE, f"{shown} has more bytes than the limit of {max_bytes:,}.")
     if (response.length or 0) > max_bytes:
         raise too_large
     packed = response.getheader("Content-Encoding", "identity").strip().lower()
     if packed not in {"", "identity", "gzip", "x-gzip", "deflate"}:
-        raise RowError("UnreadablePicture", f"{shown} is sent packed in a way nobody asked for.")
+        raise RowError(RejectionKind.UNREADABLE_PICTURE, f"{shown} is sent packed in a way nobody asked for.")
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed not in {"", "identity"} else None
     body = bytearray()
     while piece := response.read(CHUNK_BYTES):
         try:
             body += piece if unpack is None else unpack.decompress(piece, max_bytes + 1 - len(body))
         except zlib.error as error:
-            raise RowError("UnreadablePicture", f"{shown} is sent as {packed}, and is not.") from error
+            raise RowError(RejectionKind.UNREADABLE_PICTURE, f"{shown} is sent as {packed}, and is not.") from error
         if len(body) > max_bytes:
             raise too_large
     if response.length or (unpack is not None and not unpack.eof):
@@ -272,4 +278,4 @@ def _left(ends: float, most_s: float = float("inf")) -> float:
 
 
 def _unavailable(message: str) -> RowError:
-    return RowError("SourceUnavailable", message, remedy="`unipic run … --retry-rejected` tries again.")
+    return RowError(RejectionKind.SOURCE_UNAVAILABLE, message, remedy="`unipic run … --retry-rejected` tries again.")

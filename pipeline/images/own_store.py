@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from unipic.pipeline.errors import RowError, StorageUnavailable
+from unipic.pipeline.errors import RejectionKind, RowError, StorageUnavailable
 from unipic.pipeline.storage.paths import is_s3
 from unipic.pipeline.storage.storage import Storage
 
@@ -56,4 +56,6 @@ def _bucket(uri: str) -> str:
 
 
 def _unavailable(uri: str) -> RowError:
-    return RowError("SourceUnavailable", f"The bucket s3://{_bucket(uri)} cannot be reached.", remedy=RETRY)
+    return RowError(
+        RejectionKind.SOURCE_UNAVAILABLE, f"The bucket s3://{_bucket(uri)} cannot be reached.", remedy=RETRY
+    )

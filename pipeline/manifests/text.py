@@ -117,7 +117,7 @@ def _csv_fault(data: bytes, uri: str, names: Sequence[str]) -> ManifestError:
                     remedy = "Look for a comma that is missing, or a double quote that is never closed."
                 said = f"{uri}, line {rows.line_num:,} has {cells}, but the first line names {columns}."
                 return ManifestError(said, remedy=remedy)
-    except csv.Error:  # such as a cell too long for this reader: then the file's fault is told without its place
+    except csv.Error:  # such as a cell too long for this reader: then the fault is reported without its place
         pass
     return ManifestError(f"{uri} is not a readable CSV file.", remedy="Look for a double quote that is never closed.")
 

@@ -29,7 +29,7 @@ revisions staged, then what they published.
 
 What a death leaves
 -------------------
-    before 3            staged files nobody counts; the unit is done again; they go once another attempt is committed
+    before 3            staged files that do not count; the unit is made again; they go once an attempt is committed
     between 3 and 4     a done unit whose files are staged; any run that starts or ends publishes them
     during 4            some files published, some staged; publishing the rest is the same act
     during a withdraw   the epoch counts already; the next run withdraws again
@@ -42,7 +42,7 @@ Why no interleaving loses or doubles a row
 - *A writer that sleeps through a redo, prune or repair*: if it staged before the withdrawal, its staged files are
   gone, and a later move finds nothing; if it stages after, the check at 2 comes after, too, and sees the new epoch. A
   receipt that it still puts carries the old epoch in its name and counts for nothing.
-- *A publisher that sleeps* holds names of a revision that nobody else publishes; when that was withdrawn, its source
+- *A publisher that sleeps* holds names that belong to its revision alone; when that was withdrawn, its source
   is gone. It can only do again what was done, or nothing.
 - *A retry of rejected rows* is the next revision: its receipt lists the data parts before it and its own. The rejected
   part before is deleted, staged copy first, only after that receipt is there.

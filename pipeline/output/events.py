@@ -30,7 +30,7 @@ MAX_INPUTS = 100  # a manifest of many thousand files is named by its folder in 
 def emit(
     ledger: Ledger, job: Job, manifest: Manifest, *, warn: Callable[[str], None]
 ) -> Iterator[Callable[[str], None]]:
-    """START now; COMPLETE, FAIL or ABORT when the yielded function is told the outcome, FAIL when the body raises.
+    """START now; COMPLETE, FAIL or ABORT when the yielded function is called with the outcome, FAIL after an error.
 
     Args:
         warn: told that the last event could not be written: that makes no finished run a failed one.

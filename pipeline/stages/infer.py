@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.crashpoints import crash_point
-from unipic.pipeline.errors import EngineError
+from unipic.pipeline.errors import EngineError, RejectionKind
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.stages.tables import ANSWERED, KEEP
@@ -76,7 +76,12 @@ class Replica:
         answers: list[bytes | str | None] = [None] * len(rows)
         for at, row in enumerate(rows):
             if faults[at] is None and (refusal := self.engine.fault_of(row["prompt"])) is not None:
-                faults[at] = {"kind": "PromptRefused", "message": refusal, "stage": "replica", "attempts": 1}
+                faults[at] = {
+                    "kind": RejectionKind.PROMPT_REFUSED,
+                    "message": refusal,
+                    "stage": "replica",
+                    "attempts": 1,
+                }
         valid = [at for at, fault in enumerate(faults) if fault is None]
         batches = _Batches(self, unit, [rows[at] for at in valid], crashed)
         for position, outcome in batches.run():
@@ -143,7 +148,7 @@ class _Batches:
         inside = any(first <= crash[0] and crash[1] <= last and crash != rows for crash in self.crashed)
         if last - first == 1 and deaths >= CRASHES_BEFORE_SPLIT:
             message = f"{CRASHES_BEFORE_SPLIT} replicas died while they worked on this row alone"
-            yield first, _fault("ReplicaCrashed", message, attempts=CRASHES_BEFORE_SPLIT)
+            yield first, _fault(RejectionKind.REPLICA_CRASHED, message, attempts=CRASHES_BEFORE_SPLIT)
         elif last - first > 1 and (inside or deaths >= (1 if suspect else CRASHES_BEFORE_SPLIT)):
             yield from self._halves(rows)
         else:
@@ -161,7 +166,7 @@ class _Batches:
             answers = self._on_device(rows)
         except MemoryError as error:
             if last - first == 1:
-                yield first, _fault("OutOfMemory", str(error) or "one row alone does not fit")
+                yield first, _fault(RejectionKind.OUT_OF_MEMORY, str(error) or "one row alone does not fit")
                 return
             # What fitted is remembered: the next micro-batch, and the next unit, start from it.
             self.size = self.replica.batch_size = min(self.size, (last - first + 1) // 2)
@@ -169,7 +174,7 @@ class _Batches:
         except Exception as error:
             if last - first == 1:
                 message = f"{type(error).__name__}: {error}"
-                yield first, _fault("ReplicaFailed", message)
+                yield first, _fault(RejectionKind.REPLICA_FAILED, message)
                 return
             yield from self._halves(rows)
         else:

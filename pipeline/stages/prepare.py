@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.crashpoints import crash_point
-from unipic.pipeline.errors import OutputError, RowError, redact_url
+from unipic.pipeline.errors import OutputError, RejectionKind, RowError, redact_url
 from unipic.pipeline.images.decode import ImageLimits, decode
 from unipic.pipeline.images.encode import facts_of
 from unipic.pipeline.images.fetch import fetch
@@ -128,9 +128,11 @@ def _cells(work: _Work, at: int) -> tuple[dict[str, Any], RowError | None]:
             value[role] = cell.as_py()
         except UnicodeDecodeError as error:
             value[role] = readable(cell)
-            fault = RowError("WrongType", f'The column "{column}" holds text that is not UTF-8: {error.reason}.')
+            fault = RowError(
+                RejectionKind.WRONG_TYPE, f'The column "{column}" holds text that is not UTF-8: {error.reason}.'
+            )
         except (ValueError, OverflowError) as error:  # such as a date beyond the year 9999
-            fault = RowError("WrongType", f'The column "{column}" holds no readable {cell.type}: {error}.')
+            fault = RowError(RejectionKind.WRONG_TYPE, f'The column "{column}" holds no readable {cell.type}: {error}.')
         if work.unit.file.format == "csv" and role in optional and not value[role].strip():
             value[role] = None  # CSV has no other word for it
     return value, _unreadable(work, work.unit.first_row + at) or fault
@@ -142,7 +144,7 @@ def _unreadable(work: _Work, row: int) -> RowError | None:
         if lost.first_row <= row < lost.first_row + lost.rows:
             last = lost.first_row + lost.rows - 1
             return RowError(
-                "UnreadableRow",
+                RejectionKind.UNREADABLE_ROW,
                 f"Rows {lost.first_row:,} to {last:,} of {work.unit.file.uri} cannot be read: {lost.why}.",
                 remedy="Write them again, to a file of another name.",
             )
@@ -164,11 +166,11 @@ def _prompt(value: Mapping[str, Any], params: ImageParams | CaptionParams) -> st
     if prompt is None and isinstance(params, CaptionParams):
         prompt = params.question
     if prompt is None:
-        raise RowError("EmptyPrompt", "the prompt is null")
+        raise RowError(RejectionKind.EMPTY_PROMPT, "the prompt is null")
     if not isinstance(prompt, str):
-        raise RowError("WrongType", f"the prompt is {type(prompt).__name__}, not text")
+        raise RowError(RejectionKind.WRONG_TYPE, f"the prompt is {type(prompt).__name__}, not text")
     if not prompt.strip():
-        raise RowError("EmptyPrompt", "the prompt is empty")
+        raise RowError(RejectionKind.EMPTY_PROMPT, "the prompt is empty")
     return prompt
 
 
@@ -179,7 +181,7 @@ def _seed(value: Mapping[str, Any]) -> int | None:
     if isinstance(seed, str) and seed.strip().isdecimal() and len(seed) < LONGEST_SEED:
         seed = int(seed)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        raise RowError("WrongType", f"the seed is {_short(seed)}, not a whole number from 0 to 2^64 - 1")
+        raise RowError(RejectionKind.WRONG_TYPE, f"the seed is {_short(seed)}, not a whole number from 0 to 2^64 - 1")
     return seed
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from unipic.pipeline.errors import redact_url
 
 _SCHEMES = rb"https?|s3[an]?|gs|az|abfss?|ftps?|sftp|ssh|git|hdfs|postgres(?:ql)?|mysql|mongodb(?:\+srv)?|rediss?"
-_SECRETS = (  # a plain sign, which is found at memory speed; what stands before it; the secret behind it
+_SECRETS = (  # a plain sign, which is found at memory speed; what comes before it; the secret behind it
     (re.compile(rb"://"), re.compile(rb"(?:" + _SCHEMES + rb")\Z"), re.compile(rb"([!-.0-?A-~]{1,500})@")),
     (re.compile(rb"Signature="), re.compile(rb"[?&][A-Za-z0-9-]{0,30}\Z"), re.compile(rb"([!-~]{8,2000})")),
     (re.compile(rb"sig="), re.compile(rb"[?&]\Z"), re.compile(rb"([!-~]{8,2000})")),

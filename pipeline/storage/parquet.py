@@ -39,7 +39,7 @@ def read_part(uri: str, storage: Storage, columns: Sequence[str]) -> pa.Table:
     Raises:
         OutputError: the file is damaged, or is none of our parts.
     """
-    remedy = "`unipic verify` says what is damaged, and with --repair mends it."
+    remedy = "`unipic verify` names what is damaged, and with --repair makes it again."
     try:
         table = read_parquet(storage.open(uri), columns)
     except (pa.ArrowException, OSError) as error:

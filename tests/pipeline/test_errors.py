@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from unipic.pipeline import errors
-from unipic.pipeline.errors import RowError, UniPicError, redact
+from unipic.pipeline.errors import RejectionKind, RowError, UniPicError, redact
 
 CLASSES = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, UniPicError)]
 
@@ -15,7 +15,9 @@ CLASSES = [one for one in vars(errors).values() if isinstance(one, type) and iss
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_error_pickles_with_its_message_remedy_and_row(kind: type[UniPicError]) -> None:
     if kind is RowError:
-        error: UniPicError = RowError("EmptyPrompt", "what", stage="replica", remedy="do this", row="a.parquet:3")
+        error: UniPicError = RowError(
+            RejectionKind.EMPTY_PROMPT, "what", stage="replica", remedy="do this", row="a.parquet:3"
+        )
     else:
         error = kind("what", remedy="do this", row="a.parquet:3")
     again = pickle.loads(pickle.dumps(error))

@@ -53,7 +53,7 @@ def test_only_beside_an_output_of_ours_may_pictures_lie_above_their_manifest(tmp
             (tmp_path / name / "_unipic").mkdir()
             (tmp_path / name / "_unipic" / "run.json").write_text(run)
         pq.write_table(pa.table({"image": [str(tmp_path / name / "x.png")]}), tmp_path / name / "data" / "a.parquet")
-        job = make_job(tmp_path / name / "next", "caption", input__manifest=str(tmp_path / name / "data"))
+        job = make_job(tmp_path / f"{name}-next", "caption", input__manifest=str(tmp_path / name / "data"))
         run_here(job)
         assert [kind for kind, _ in rejections(job)] == ["ForbiddenSource"]
 
