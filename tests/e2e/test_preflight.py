@@ -171,6 +171,7 @@ class DiesLoading(FakeEngine):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_replicas_that_die_while_they_load_end_the_run_without_a_unit_tried(tmp_path: Path) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"])
     job = make_job(tmp_path, compute={"replicas": {"min": 2, "max": 2}, "rows_per_unit": 1})
@@ -179,6 +180,7 @@ def test_replicas_that_die_while_they_load_end_the_run_without_a_unit_tried(tmp_
     assert tried(job) == []
 
 
+@pytest.mark.slow
 def test_the_others_load_only_after_the_first_has_answered(tmp_path: Path) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", [f"row {n}" for n in range(6)])
     job = make_job(tmp_path, compute={"replicas": {"min": 2, "max": 2}, "rows_per_unit": 1})

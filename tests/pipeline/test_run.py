@@ -73,8 +73,8 @@ def test_a_second_run_does_nothing_again_and_a_new_file_is_new_units_only(tmp_pa
 
 
 def test_a_run_stopped_in_its_middle_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    write_prompts(tmp_path / "whole" / "manifest" / "a.parquet", [f"p {n}" for n in range(160)])
-    write_prompts(tmp_path / "twice" / "manifest" / "a.parquet", [f"p {n}" for n in range(160)])
+    write_prompts(tmp_path / "whole" / "manifest" / "a.parquet", [f"p {n}" for n in range(64)])
+    write_prompts(tmp_path / "twice" / "manifest" / "a.parquet", [f"p {n}" for n in range(64)])
     whole, twice = make_job(tmp_path / "whole"), make_job(tmp_path / "twice")
     run(whole, make_engine=FakeEngine)
     stop = threading.Event()
