@@ -45,6 +45,8 @@ def audit_unit(ledger: Ledger, expectation: Expectation, unit: UnitId, revision:
     """Read the unit's latest receipt, its parts and images, and hold them against `expectation`."""
     audit = UnitAudit(unit)
     try:
+        for number in range(revision.number):  # what a retry was added to must be as it was, too
+            ledger.receipt(unit, Revision(revision.since, number))
         audit.receipt = ledger.receipt(unit, revision)
     except (OutputError, ObjectMissing) as error:
         audit.add(ProblemKind.DAMAGED_RECEIPT, unit, error.message)
