@@ -70,12 +70,24 @@ def describe(uri: str, storage: Storage) -> CheckpointInfo:
                 )
     except ObjectMissing as error:
         raise CheckpointError(
-            f"{uri} is not a checkpoint of ours: {error.message}",
+            f"{uri} is not a converted checkpoint: {error.message}",
             remedy="`unipic convert SRC DST` makes one of the published weights, `unipic init-tiny DST` a small one.",
         ) from error
     except (CheckpointFault, TooManyBytes) as error:
         raise CheckpointError(str(error), remedy=REMEDY) from error
     return CheckpointInfo(uri, claimed.checkpoint, claimed.files, sizes, sum(sizes.values()))
+
+
+def read_file(info: CheckpointInfo, name: str, storage: Storage) -> bytes:
+    """One small file of a checkpoint, its size bounded and its digest checked.
+
+    Raises:
+        CheckpointError: it does not match its digest.
+    """
+    data = storage.read(join(info.uri, name), max_bytes=info.sizes[name])
+    if hashlib.sha256(data).hexdigest() != info.files[name]:
+        raise CheckpointError(f"{join(info.uri, name)} does not match its digest in digests.json", remedy=REMEDY)
+    return data
 
 
 def verify(info: CheckpointInfo, storage: Storage, on_bytes: Callable[[int], None] | None = None) -> None:

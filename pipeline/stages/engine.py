@@ -10,6 +10,7 @@ from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import CheckpointError, EngineError, ObjectMissing
 from unipic.pipeline.job import CaptionParams, Job
 from unipic.pipeline.stages.checkpoint_cache import local_copy, located
+from unipic.pipeline.storage.errors import TooManyBytes
 from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
 
@@ -111,14 +112,15 @@ def replica_config(checkpoint: str, storage: Storage) -> ReplicaConfig:
     Raises:
         CheckpointError: it is missing or damaged.
     """
+    from unipic.model.checkpoint import CONFIG_FILE, MAX_BYTES
     from unipic.model.config import from_json
 
-    uri = join(located(checkpoint), "config.json")
+    uri = join(located(checkpoint), CONFIG_FILE)
     try:
-        return from_json(storage.read(uri).decode())
+        return from_json(storage.read(uri, max_bytes=MAX_BYTES[CONFIG_FILE]).decode())
     except ObjectMissing as error:
         raise CheckpointError(f"{checkpoint} is not a checkpoint: it has no config.json") from error
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError, TooManyBytes) as error:
         raise CheckpointError(f"{uri} is damaged: {error}", remedy="Convert the checkpoint again.") from error
 
 

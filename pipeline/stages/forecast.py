@@ -15,9 +15,8 @@ from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.reading import read_unit
 from unipic.pipeline.records import Unit
-from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, located
+from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, located, read_file
 from unipic.pipeline.stages.engine import replica_config
-from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def _writer(info: CheckpointInfo, storage: Storage) -> PromptWriter:
             if name.startswith("tokenizer/"):
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(storage.read(join(root, name)))
+                path.write_bytes(read_file(info, name, storage))
         try:
             return load_prompts(Path(folder))
         except CheckpointFault as fault:

@@ -14,7 +14,7 @@ from unipic.pipeline.errors import ObjectMissing
 from unipic.pipeline.storage.errors import from_system, from_system_write, too_many_bytes
 from unipic.pipeline.storage.ordering import in_order
 
-FOLDER_TRIES = 4
+FOLDER_ATTEMPTS = 4
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _TEMP_PREFIX, _TEMP_SUFFIX = ".unipic-", ".tmp"
 
@@ -105,13 +105,13 @@ def replace(path: str, data: bytes, expected: Callable[[bytes], bool]) -> bool:
 def move(source: str, target: str) -> None:
     """Rename a file, replacing what is at `target`. Raises ObjectMissing where `source` is gone."""
     try:
-        for attempt in range(FOLDER_TRIES):
+        for attempt in range(FOLDER_ATTEMPTS):
             os.makedirs(os.path.dirname(target), exist_ok=True)
             try:
                 os.replace(source, target)
                 break
             except FileNotFoundError:  # the source is gone, or another process removed the empty folder just now
-                if not os.path.exists(source) or attempt == FOLDER_TRIES - 1:
+                if not os.path.exists(source) or attempt == FOLDER_ATTEMPTS - 1:
                     raise
         _sync_folder(os.path.dirname(target))
     except FileNotFoundError as error:
@@ -249,15 +249,15 @@ def _write_temp(path: str, data: bytes) -> str:
 
 
 def _open_new(path: str, folder: str) -> BinaryIO:
-    for tries_left in reversed(range(FOLDER_TRIES)):
+    for attempts_left in reversed(range(FOLDER_ATTEMPTS)):
         try:
             if folder:
                 os.makedirs(folder, exist_ok=True)
             return open(path, "xb")
         except (FileNotFoundError, FileExistsError):  # another process may just be taking back a folder it had made
-            if not tries_left:
+            if not attempts_left:
                 raise
-    raise AssertionError("FOLDER_TRIES is at least 1")
+    raise AssertionError("FOLDER_ATTEMPTS is at least 1")
 
 
 def _create_without_links(path: str, data: bytes) -> bool:

@@ -18,7 +18,7 @@ from unipic.pipeline.storage.storage import Storage
 
 
 def open_parquet(source: BinaryIO | Path, *, buffer_bytes: int = 0, checked: bool = False) -> pq.ParquetFile:
-    """The file, footer read. Its readers start threads unless told `use_threads=False`.
+    """The file, footer read. Its readers start threads unless they get `use_threads=False`.
 
     Args:
         buffer_bytes: read columns as a stream through a buffer of this size; 0 reads a column's pages at once.
@@ -37,7 +37,7 @@ def read_part(uri: str, storage: Storage, columns: Sequence[str]) -> pa.Table:
     """These columns of a part of an output.
 
     Raises:
-        OutputError: the file is damaged, or is none of our parts.
+        OutputError: the file is damaged, or is not a part.
     """
     remedy = "`unipic verify` names what is damaged, and with --repair makes it again."
     try:
@@ -45,7 +45,7 @@ def read_part(uri: str, storage: Storage, columns: Sequence[str]) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise OutputError(f"{uri} cannot be read: {str(error).partition('. ')[0]}", remedy=remedy) from error
     if missing := [name for name in columns if name not in table.column_names]:
-        raise OutputError(f"{uri} has no column {missing[0]!r}, which every part of ours has", remedy=remedy)
+        raise OutputError(f"{uri} has no column {missing[0]!r}, which every part has", remedy=remedy)
     return table
 
 

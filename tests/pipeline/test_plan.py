@@ -123,7 +123,7 @@ def test_a_plan_tells_every_fault_at_once_each_with_its_remedy(tmp_path: Path) -
     with pytest.raises(JobError, match=r"^5 faults\n") as caught:
         plan(job, STORAGE)
     checkpoint, missing, kept, kind, output = str(caught.value).splitlines()[1:]
-    assert "no-checkpoint is not a checkpoint of ours" in checkpoint and "unipic convert" in checkpoint
+    assert "no-checkpoint is not a converted checkpoint" in checkpoint and "unipic convert" in checkpoint
     assert '"keys", which the job needs as id; it has: key, text. Did you mean "key"? Map it under' in missing
     assert '"nowhere", which the job needs to keep' in kept
     assert 'Column "text" is double in m.parquet; the job reads it as prompt, which must be text' in kind

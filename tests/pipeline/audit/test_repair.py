@@ -59,7 +59,7 @@ def test_a_unit_that_cannot_be_made_again_is_left_untouched(job: Job, tmp_path: 
     [
         (manifest_moves, "There is no manifest at"),
         (manifest_changes, "manifest file a.parquet changed. Put back what was there"),
-        (checkpoint_goes, "is not a checkpoint of ours"),
+        (checkpoint_goes, "is not a converted checkpoint"),
         (checkpoint_changes, "does not match its digest"),
     ],
 )

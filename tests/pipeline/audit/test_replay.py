@@ -81,7 +81,7 @@ def test_a_sample_goes_on_past_a_row_that_cannot_be_made_and_stops_where_none_ca
     assert [one.kind for one in problems] == ["cannot be replayed"] * 3
     checkpoint_goes(tmp_path, job)
     assert len(list(replay_sample(job.output.uri, 3, Storage(), make_engine=FakeEngine))) == 1
-    with pytest.raises(CheckpointError, match="is not a checkpoint of ours"):
+    with pytest.raises(CheckpointError, match="is not a converted checkpoint"):
         replay(job.output.uri, row_of_picture(job, "3.png"), Storage(), make_engine=FakeEngine)
 
 
