@@ -41,9 +41,10 @@ class Input(Closed):
 
     manifest: Place = Field(
         min_length=1,
-        description="Parquet, JSON, JSONL or CSV: a file, a glob, a folder; or a folder of images. Local or s3://.",
+        description="Parquet, JSON, JSONL, CSV, TSV or text with a prompt a line, all but Parquet also as .gz or .zst: "
+        "a file, a glob, a folder; or a folder of images. Local or s3://.",
     )
-    format: Literal["auto", "parquet", "json", "jsonl", "csv", "images"] = Field(
+    format: Literal["auto", "parquet", "json", "jsonl", "csv", "tsv", "txt", "images"] = Field(
         default="auto", description="auto: from the file names."
     )
     columns: Columns = Field(

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.job import EditParams, Job
-from unipic.pipeline.manifests import text as text_manifests
+from unipic.pipeline.manifests.csv_rows import USE_COMMAS, looks_joined
 from unipic.pipeline.manifests.manifest import Manifest
 
 _WANTED = {
@@ -53,8 +53,8 @@ def column_faults(manifest: Manifest, job: Job) -> list[ManifestError]:
     needed |= {column: "to keep" for column in job.input.keep if column not in needed}
     there = manifest.schema.names
     alone = manifest.files[0].format == "csv" and len(there) == 1 and there[0] not in needed
-    if alone and text_manifests.looks_joined(there[0]):
-        return [ManifestError(f'The manifest has but one column, "{there[0]}".', remedy=text_manifests.USE_COMMAS)]
+    if alone and looks_joined(there[0]):
+        return [ManifestError(f'The manifest has but one column, "{there[0]}".', remedy=USE_COMMAS)]
     faults: list[ManifestError] = []
     for column, why in needed.items():
         if column in there:

@@ -48,7 +48,7 @@ def discover(
     """
     try:
         found = find(source.manifest, storage, outside=outside, tables=source.format != "images")
-        if source.format == "images" or (source.format == "auto" and not suitable(found.files, "auto")):
+        if source.format == "images" or (source.format == "auto" and not suitable(found, "auto")):
             return _images(source, storage, found, listings)
         return _files(source, storage, found, on_progress)
     except StorageError as error:
@@ -59,7 +59,7 @@ def discover(
 
 
 def _files(source: Input, storage: Storage, there: Found, on_progress: OnProgress | None) -> Manifest:
-    base, found = there.folder, suitable(there.files, source.format)
+    base, found = there.folder, suitable(there, source.format)
     look = partial(_look, storage=storage, base=base, root=source.image_root, wanted=source.format)
     files: list[ManifestFile] = []
     schemas: dict[pa.Schema, str] = {}

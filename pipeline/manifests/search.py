@@ -20,7 +20,10 @@ FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "txt",
 }
+COMPRESSED = (".gz", ".zst")  # of text; Parquet compresses itself
 OWN_FOLDERS = ("data", "rejected", "images", "_unipic")  # what a job writes below its output folder
 
 
@@ -32,13 +35,13 @@ class Found:
         folder: what the files' names are relative to.
         files: sorted by URI.
         hidden: manifests and images by name, left out because a name in their path begins with "." or "_".
-        single: whether the address is that of one file.
+        names_text: whether the address is that of files of plain text.
     """
 
     folder: str
     files: list[FileInfo]
     hidden: list[FileInfo] = field(default_factory=list)
-    single: bool = False
+    names_text: bool = False
 
 
 def find(manifest: str, storage: Storage, *, outside: str = "", tables: bool = True) -> Found:
@@ -66,14 +69,22 @@ def find(manifest: str, storage: Storage, *, outside: str = "", tables: bool = T
 
 def format_of(uri: str) -> str | None:
     """What the name says the file is; None where it says none of ours."""
-    return FORMATS.get(os.path.splitext(uri)[1].lower())
+    name = uri.lower()
+    inner = name.removesuffix(next((suffix for suffix in COMPRESSED if name.endswith(suffix)), ""))
+    found = FORMATS.get(os.path.splitext(inner)[1])
+    return None if found == "parquet" and inner != name else found
 
 
-def suitable(found: Sequence[FileInfo], wanted: str) -> list[FileInfo]:
-    """Those of `found` that are manifests of the format `wanted`, as far as names tell."""
+def suitable(found: Found, wanted: str) -> list[FileInfo]:
+    """Those that are manifests of the format `wanted`, as far as names tell.
+
+    Of plain text only where the address says so: folders of images often have a text beside each image.
+    """
+    files = found.files
     if wanted != "auto":
-        return [info for info in found if len(found) == 1 or format_of(info.uri) == wanted] or list(found)
-    return [info for info in found if format_of(info.uri)]
+        return [info for info in files if len(files) == 1 or format_of(info.uri) == wanted] or list(files)
+    formats = {*FORMATS.values()} - (set() if found.names_text else {"txt"})
+    return [info for info in files if format_of(info.uri) in formats]
 
 
 def no_manifest(manifest: str, found: Sequence[FileInfo]) -> ManifestError:
@@ -96,7 +107,7 @@ def no_manifest(manifest: str, found: Sequence[FileInfo]) -> ManifestError:
 
 def _at(uri: str, storage: Storage, *, tables: bool) -> Found:
     if not uri.endswith("/") and uri.count("/") > 2 * is_s3(uri) and storage.exists(uri):
-        return Found(uri.rpartition("/")[0], [storage.info(uri)], single=True)
+        return Found(uri.rpartition("/")[0], [storage.info(uri)], names_text=format_of(uri) == "txt")
     folder, rest = storage.parted(uri)
     if rest:
         found = storage.glob(uri)
@@ -104,7 +115,7 @@ def _at(uri: str, storage: Storage, *, tables: bool) -> Found:
             raise ManifestError(f"No file matches {uri}.", remedy="Correct input.manifest.")
         if tables:
             refuse_tables(folder, {relative(info.uri, folder) for info in found}, storage)
-        return Found(folder, found)
+        return Found(folder, found, names_text=format_of(uri) == "txt")
     folder = uri.rstrip("/")
     every = list(storage.list(folder, recursive=True))
     names = {info.uri: relative(info.uri, folder) for info in every}

@@ -100,6 +100,7 @@ class Epoch:
             alone says little of what is in them.
         since: file key or unit id → the epoch from which commits of its rows count, where that is not 1. An earlier
             epoch's writer that wakes late commits nothing that counts.
+        left_out: notes on files of the manifest's folder that gave no rows when this epoch was opened.
     """
 
     number: int
@@ -109,6 +110,7 @@ class Epoch:
     code_version: str
     digests: Mapping[str, str] = field(default_factory=dict)
     since: Mapping[str, int] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         return sealed(asdict(self)).encode()
@@ -116,7 +118,9 @@ class Epoch:
     @classmethod
     def from_json(cls, data: bytes) -> Epoch:
         """Raises ValueError, saying what is wrong."""
-        return build(cls, unsealed(data), files=lambda files: tuple(build(ManifestFile, one) for one in files))
+        return build(
+            cls, unsealed(data), files=lambda files: tuple(build(ManifestFile, one) for one in files), left_out=tuple
+        )
 
     def same_content(self, other: Epoch) -> bool:
         ours, theirs = ((one.files, one.code_version, one.digests, one.since) for one in (self, other))
@@ -204,6 +208,7 @@ def next_epoch(run: Run, manifest: Manifest, storage: Storage, *, redone: Sequen
         code_version=code_version(),
         digests=digests_of(known, manifest.files, storage),
         since={**run.epoch.since, **dict.fromkeys(redone, number)},
+        left_out=manifest.left_out,
     )
 
 

@@ -133,7 +133,7 @@ def _cells(work: _Work, at: int) -> tuple[dict[str, Any], RowError | None]:
             )
         except (ValueError, OverflowError) as error:  # such as a date beyond the year 9999
             fault = RowError(RejectionKind.WRONG_TYPE, f'The column "{column}" holds no readable {cell.type}: {error}.')
-        if work.unit.file.format == "csv" and role in optional and not value[role].strip():
+        if work.unit.file.format in ("csv", "tsv") and role in optional and not value[role].strip():
             value[role] = None  # CSV has no other word for it
     return value, _unreadable(work, work.unit.first_row + at) or fault
 

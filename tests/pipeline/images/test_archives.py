@@ -117,9 +117,9 @@ def test_archives_and_pickles_as_pictures_are_those_rows_and_nothing_is_unpacked
 
 
 def test_a_file_that_is_no_manifest_by_its_name_is_not_an_empty_one(tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("a red square")
-    job = make_job(tmp_path / "job", input__manifest=str(tmp_path / "prompts.txt"))
-    with pytest.raises(ManifestError, match=r"prompts\.txt is no manifest by its name.*input\.format") as caught:
+    (tmp_path / "prompts.doc").write_text("a red square")
+    job = make_job(tmp_path / "job", input__manifest=str(tmp_path / "prompts.doc"))
+    with pytest.raises(ManifestError, match=r"prompts\.doc is no manifest by its name.*input\.format") as caught:
         discover(job.input, Storage())
     assert not isinstance(caught.value, EmptyManifest)
 

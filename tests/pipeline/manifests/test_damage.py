@@ -93,9 +93,9 @@ def test_rejected_rows_of_a_damaged_file_are_the_same_bytes_however_the_run_was_
     for receipt in sorted((tmp_path / "cut" / "_unipic" / "receipts").iterdir())[::3]:
         receipt.unlink()
     run_here(cut)
+    assert part_bytes(cut) == part_bytes(whole)
     retry_here(cut)
-    retried = {name.replace(".retry1", ""): data for name, data in part_bytes(cut).items()}
-    assert retried == part_bytes(whole)
+    assert sorted(part_bytes(cut).values()) == sorted(part_bytes(whole).values())
 
 
 def test_damage_in_a_column_that_the_job_does_not_read_costs_nothing(tmp_path: Path) -> None:

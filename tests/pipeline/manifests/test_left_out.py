@@ -12,6 +12,7 @@ from tests.fakes import all_rows, make_job, write_prompts
 from tests.inprocess import run_here
 from unipic.pipeline.job import Input
 from unipic.pipeline.manifests.discovery import discover
+from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.plan import plan
 from unipic.pipeline.storage.storage import Storage
 
@@ -44,7 +45,11 @@ def test_what_a_folder_of_images_leaves_out_is_counted_and_named(tmp_path: Path)
         image(folder / name)
     for name in ("d.heic", "e.HEIC", "notes.txt", "README", "logo.svg"):
         (folder / name).write_bytes(b"x")
-    assert plan(make_job(tmp_path, "caption", input__columns={"id": "id"}), STORAGE).notes == [
+    job = make_job(tmp_path, "caption", input__columns={"id": "id"})
+    notes = plan(job, STORAGE).notes
+    run_here(job)
+    assert list(Ledger(job.output.uri, STORAGE).recorded().epoch.left_out) == notes, "the output says it, too"
+    assert notes == [
         "left out as no images by name: 5 files (1 without a suffix, 2 .heic, 1 .svg, 1 .txt): "
         "README, d.heic, e.HEIC …",
         'left out: 2 files with a name that begins with "." or "_": .thumbs/c.png, _cover.png',

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from tests.fakes import all_rows, make_job
 from tests.inprocess import run_here
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.job import Input
+from unipic.pipeline.manifests import json_rows
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.manifests.manifest import Manifest, units
@@ -53,7 +56,7 @@ def test_a_column_of_mixed_types_is_text(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
     expected = ["1", "one", '{"a": true}', None, "2", None, None]
     assert [row["v"] for row in rows_of(tmp_path / "m.jsonl")] == expected
-    monkeypatch.setattr(text_manifests, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(json_rows, "CHUNK_ROWS", 1)
     (tmp_path / "n.jsonl").write_text("\n".join(lines))
     assert [row["v"] for row in rows_of(tmp_path / "n.jsonl")] == expected
     assert found(tmp_path / "n.jsonl").schema.field("w").type == pa.float64()
@@ -153,7 +156,7 @@ def test_an_empty_json_object_becomes_text_that_can_be_written(tmp_path: Path, e
 
 
 def test_columns_whose_chunks_do_not_go_together_become_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_manifests, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(json_rows, "CHUNK_ROWS", 1)
     first, second = {"n": 2**60 + 1, "m": {"score": 1}, "k": {"a": 1}}, {"n": 0.5, "m": {"score": "?"}, "k": {"b": "x"}}
     write_lines(tmp_path / "a.jsonl", first, second, {})
     assert rows_in(tmp_path / "a.jsonl") == [
@@ -161,3 +164,80 @@ def test_columns_whose_chunks_do_not_go_together_become_text(tmp_path: Path, mon
         {"n": "0.5", "m": '{"score": "?"}', "k": {"a": None, "b": "x"}},
         {"n": None, "m": None, "k": None},
     ]
+
+
+LINES = "a red square\n\n  \r\na \u2028 blue circle\r\n=cmd()\n"
+
+
+def packed(path: Path, data: bytes) -> Path:
+    """`data` there, compressed as the name says."""
+    if path.suffix == ".gz":
+        data = gzip.compress(data[:10]) + gzip.compress(data[10:])  # two members, as parallel compressors write
+    if path.suffix == ".zst":
+        data = pa.compress(data, codec="zstd", asbytes=True)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.txt", LINES),
+        ("m.jsonl", '"a red square"\n{"prompt": "a \u2028 blue circle"}\n"=cmd()"'),
+        ("m.json", '["a red square", "a \u2028 blue circle", "=cmd()"]'),
+        ("m.csv", "prompt,x\na red square,1\na \u2028 blue circle,2\n=cmd(),3\n"),
+        ("m.tsv", 'prompt\tx\na red square\t1\n"a \u2028 blue circle"\t"a\tb"\n=cmd()\t3\n'),
+    ],
+)
+def test_every_kind_of_text_is_a_manifest_compressed_or_not(
+    tmp_path: Path, name: str, text: str, compression: str
+) -> None:
+    path = packed(tmp_path / f"{name}{compression}", text.encode())
+    expected = ["a red square", "a \u2028 blue circle", "=cmd()"]
+    for address in (path, tmp_path / f"*{name[1:]}{compression}"):
+        assert [row["prompt"] for row in rows_of(address)] == expected
+    if not name.endswith(".txt"):
+        assert [row["prompt"] for row in rows_of(tmp_path)] == expected
+    path.rename(tmp_path / "rows")  # its first bytes say how it is compressed
+    assert [row["prompt"] for row in rows_of(tmp_path / "rows", format=name[2:])] == expected
+
+
+def test_texts_beside_the_images_of_a_folder_are_no_manifest(tmp_path: Path) -> None:
+    for at in range(2):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{at}.png")
+        (tmp_path / f"{at}.txt").write_text("its caption")
+    manifest = found(tmp_path)
+    assert manifest.rows == 2 and manifest.listing is not None
+    assert manifest.left_out == ("left out as no images by name: 2 files (2 .txt): 0.txt, 1.txt",)
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_a_damaged_compressed_manifest_is_refused_by_name(tmp_path: Path, compression: str, damage: str) -> None:
+    path = packed(tmp_path / f"m.jsonl.{compression}", b'"a"\n' * 1000)
+    data = path.read_bytes()
+    path.write_bytes(data[:-3] if damage == "cut" else data[:8] + b"\xff" * (len(data) - 8))
+    with pytest.raises(ManifestError, match=rf"m\.jsonl\.{compression} cannot be decompressed: it is damaged or ends"):
+        found(path)
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+def test_a_compression_bomb_is_refused_at_the_limit_on_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    monkeypatch.setattr(text_manifests, "MAX_BYTES", 10_000)
+    path = packed(tmp_path / f"m.txt.{compression}", b"x" * 10_001)
+    assert path.stat().st_size < 200
+    with pytest.raises(ManifestError, match=rf"m\.txt\.{compression} is too large to be read whole"):
+        found(path)
+
+
+def test_a_job_over_compressed_lines_is_done_and_resumed(tmp_path: Path) -> None:
+    (tmp_path / "manifest").mkdir()
+    packed(tmp_path / "manifest" / "m.txt.gz", "".join(f"prompt {at}\n" for at in range(20)).encode())
+    job = make_job(
+        tmp_path, input__manifest=f"{tmp_path}/manifest/*.txt.gz", input__columns={}, compute__rows_per_unit=8
+    )
+    assert [run_here(job), run_here(job)] == [3, 0]
+    assert [row["prompt"] for row in all_rows(job)] == [f"prompt {at}" for at in range(20)]
