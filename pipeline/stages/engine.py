@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import CheckpointError, EngineError, ObjectMissing
-from unipic.pipeline.job import CaptionParams, Job
+from unipic.pipeline.job import Job
+from unipic.pipeline.params import AnnealedSteps, CaptionParams
 from unipic.pipeline.stages.checkpoint_cache import local_copy, located
 from unipic.pipeline.storage.errors import TooManyBytes
 from unipic.pipeline.storage.paths import join
@@ -130,12 +131,15 @@ def _settings(job: Job) -> Any:
     params = job.params
     if isinstance(params, CaptionParams):
         return CaptionSettings(image_size=job.image_size, max_new_tokens=params.max_new_tokens)
+    steps = params.diffusion_steps
     return SamplingSettings(
         image_size=job.image_size,
         num_iterations=params.num_iterations,
         guidance=params.guidance,
         guidance_schedule=params.guidance_schedule,
         temperature=params.temperature,
-        diffusion_steps=params.diffusion_steps,
+        diffusion_steps=steps.first if isinstance(steps, AnnealedSteps) else steps,
+        last_diffusion_steps=steps.last if isinstance(steps, AnnealedSteps) else None,
+        guidance_every=params.guidance_every,
         full_stop=params.full_stop,
     )

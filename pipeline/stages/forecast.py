@@ -123,7 +123,7 @@ def _load(job: Job) -> memory.Load:
             image_size=job.image_size,
             guided=params.guidance != 1.0,
             iterations=params.num_iterations,
-            steps=params.diffusion_steps,
+            steps=params.most_diffusion_steps,
         )
     return memory.Load(task=job.task, batch=1, image_size=job.image_size, new_tokens=params.max_new_tokens)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unipic.model import diffusion
+from unipic.model.caches import PromptCache
 from unipic.model.config import tiny
-from unipic.model.engine import Engine
+from unipic.model.engine import Engine, GenerateItem, SamplingSettings
 from unipic.model.head import DiffusionHead
 from unipic.model.head_sampler import HeadSampler
 from unipic.model.mar import Mar, resize_positions
@@ -157,3 +159,30 @@ def test_a_cache_without_room_for_what_is_read_says_how_much_it_has(engine: Engi
         cache, _ = engine.model.llm.read_prompts(torch.randn(1, 5, 64), torch.tensor([5]), room=2)
         with pytest.raises(ValueError, match="room for 2 tokens after its prompts, not for 3"):
             engine.model.llm.extend(torch.randn(1, 3, 64), cache)
+
+
+def test_steps_fall_in_equal_strides_from_the_first_iteration_to_the_last() -> None:
+    plan = reveals(64, SamplerOptions(5, 3.0, "constant", 1.0, 20, 10))
+    assert [one.steps for one in plan] == [20, 18, 15, 12, 10]
+
+
+def test_unconditional_rows_of_an_earlier_iteration_stand_for_later_ones(engine: Engine) -> None:
+    items = [GenerateItem("a red circle", 1), GenerateItem("two blue squares", 2)]
+    settings = SamplingSettings(image_size=64, num_iterations=6, diffusion_steps=6)
+    extended: list[int] = []
+    counted = engine.model.llm.extend
+
+    def extend(embeddings: torch.Tensor, cache: PromptCache) -> torch.Tensor:
+        extended.append(cache.rows)
+        return counted(embeddings, cache)
+
+    engine.model.llm.extend = extend  # type: ignore[method-assign]
+    try:
+        sparse = replace(settings, guidance_every=3)
+        together = engine.generate(items, sparse)
+        assert extended == [2, 2, 2, 2, 2, 2, 2, 2]  # the conditional rows six times, the others twice
+        alone = np.concatenate([engine.generate([item], sparse) for item in items])
+    finally:
+        del engine.model.llm.extend
+    assert np.abs(together.astype(int) - alone.astype(int)).max() <= 1
+    assert not np.array_equal(together, engine.generate(items, settings))
