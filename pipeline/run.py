@@ -147,16 +147,25 @@ def _execute(
         for other in others:
             note(f"another run of this job is at work here ({other}); both end with the same output")
         reporter.report("starting")
-        with ray_cluster(address, cpus=needed, verbose=verbose), supervisor_actor() as supervisor:
-            job, placement = with_gpus(job)
-            for message in (exposure(), placement, check_capacity(job, can_grow=address is not None)):
-                if message:
-                    note(message)
-            executor = RayExecutor(replace(work.context, job=job), supervisor, make_engine)
+        with (
+            ray_cluster(address, cpus=needed, verbose=verbose, on_wait=reporter.waiting) as watch,
+            supervisor_actor(watch) as supervisor,
+        ):
+            job, messages = watch.call(lambda: _look_at_cluster(work.context.job, can_grow=address is not None))
+            for message in messages:
+                note(message)
+            executor = RayExecutor(replace(work.context, job=job), supervisor, make_engine, watch)
             Driver(executor, work.queue, work.tally, policy, reporter, grace_s=job.limits.grace_s).drive()
         result = _conclude(work, policy, reporter)
         closing(result.outcome)
         return result
+
+
+def _look_at_cluster(job: Job, *, can_grow: bool) -> tuple[Job, list[str]]:
+    """`job` with what the connected cluster decides filled in, and what the user should know of that cluster."""
+    placed, placement = with_gpus(job)
+    messages = (exposure(), placement, check_capacity(placed, can_grow=can_grow))
+    return placed, [message for message in messages if message]
 
 
 def _conclude(work: Work, policy: StopPolicy, reporter: Reporter) -> Result:

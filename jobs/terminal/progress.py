@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unipic.pipeline.run import Progress
 
 PLAIN_EVERY_S = 10.0
+STARTING_EVERY_S = 5.0  # while a user wonders whether anything happens
 
 
 def line(progress: Progress) -> str:
@@ -33,6 +34,8 @@ def line(progress: Progress) -> str:
         parts += [rate(progress.rows_per_s, "rows"), count(progress.replicas, "replica")]
         if progress.eta_s is not None and progress.stage == "running":
             parts.append(f"{duration(progress.eta_s)} left")
+    if progress.activity:
+        parts.append(progress.activity)
     if progress.message:
         parts.append(progress.message)
     return ", ".join(parts)
@@ -89,7 +92,8 @@ class Display:
             self.live.update(self.bar, description=progress.stage, completed=done, total=total, text=text)
             return
         now = self.clock()
-        if progress.stage != self.stage or now - self.last_line_s >= PLAIN_EVERY_S:
+        pace_s = STARTING_EVERY_S if progress.stage == "starting" else PLAIN_EVERY_S
+        if progress.stage != self.stage or now - self.last_line_s >= pace_s:
             self.stage, self.last_line_s = progress.stage, now
             self.print(f"{progress.stage}: {line(progress)}" if progress.rows_total else progress.stage)
 

@@ -97,8 +97,8 @@ def overhead(*, count: int, layout: str = "staged") -> Overhead:
     with _job(count, 1, None, ImageParams(image_size=16), layout=layout) as (context, todo):
         times: list[float] = []
         early_mb = 0.0
-        with ray_cluster(None, cpus=2, verbose=False), supervisor_actor() as supervisor:
-            executor = RayExecutor(context, supervisor, NullEngine)
+        with ray_cluster(None, cpus=2, verbose=False) as watch, supervisor_actor() as supervisor:
+            executor = RayExecutor(context, supervisor, NullEngine, watch)
             for at in range(0, count, WAVE_UNITS):
                 for outcome in executor.outcomes(todo[at : at + WAVE_UNITS]):
                     times.append(_committed(outcome))
@@ -121,8 +121,8 @@ def _bare(context: RunContext, todo: Sequence[Unit]) -> float:
 
 def _steady(context: RunContext, todo: Sequence[Unit], make_engine: MakeEngine) -> float:
     """Seconds between the first receipt and the last."""
-    with ray_cluster(None, cpus=2, verbose=False), supervisor_actor() as supervisor:
-        times = [_committed(outcome) for outcome in RayExecutor(context, supervisor, make_engine).outcomes(todo)]
+    with ray_cluster(None, cpus=2, verbose=False) as watch, supervisor_actor() as supervisor:
+        times = [_committed(outcome) for outcome in RayExecutor(context, supervisor, make_engine, watch).outcomes(todo)]
     return times[-1] - times[0]
 
 

@@ -9,9 +9,7 @@ from unipic.pipeline.execution.progress import Result
 from unipic.pipeline.execution.stop_policy import StopPolicy
 from unipic.pipeline.execution.tally import Tally
 from unipic.pipeline.output.reconciliation import Reconciliation
-from unipic.pipeline.supervision.failures import Failure
-
-RESUME = "Committed units are safe; run the same command again to resume."
+from unipic.pipeline.supervision.failures import RESUME, Failure
 
 
 def raise_fatal(failure: Failure) -> None:

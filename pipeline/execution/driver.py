@@ -31,6 +31,7 @@ class Executor(Protocol):
 
     def outcomes(self, units: Sequence[Unit], *, units_per_replica: int) -> Iterator[Outcome]: ...
     def health(self) -> Health: ...
+    def check(self, wait_s: float = 0.0) -> None: ...
     def stop(self) -> None: ...
     def unit_committed(self, unit: str) -> None: ...
     def unit_returned(self, unit: str) -> None: ...
@@ -57,7 +58,7 @@ class Driver:
         """Work until nothing is left or the policy says stop.
 
         Raises:
-            EngineError: Ray failed, or its supervisor does not answer.
+            EngineError: Ray failed; RayLost where it is gone.
         """
         for wave in self.queue.waves():
             if self.policy.check(self.tally, self.reporter.health):
@@ -83,6 +84,7 @@ class Driver:
                 if isinstance(item, BaseException):
                     raise _as_ours(item)
                 self._take(item)
+            self.executor.check()
             now = self.clock()
             if now - reported_at >= REPORT_EVERY_S:
                 reported_at = now

@@ -10,9 +10,10 @@ import pyarrow as pa
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.execution.blocks import Outcome, block
 from unipic.pipeline.execution.ray_stages import FusedStage, ReplicaStage, commit_stage, prepare_stage
+from unipic.pipeline.execution.ray_watch import RayWatch
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import MakeEngine
-from unipic.pipeline.supervision.client import RemoteClient, ask_health
+from unipic.pipeline.supervision.client import NOTICE_S, RemoteClient, ask_health
 from unipic.pipeline.supervision.health import Health
 
 # Unequal shares keep Ray from fusing neighbouring stages into one task (which would move decoding into the replica).
@@ -26,12 +27,14 @@ class RayExecutor:
 
     Args:
         supervisor: handle of the run's `Supervisor` actor.
+        watch: notices that Ray is gone.
     """
 
-    def __init__(self, context: RunContext, supervisor: Any, make_engine: MakeEngine) -> None:
+    def __init__(self, context: RunContext, supervisor: Any, make_engine: MakeEngine, watch: RayWatch) -> None:
         self.context = context
         self.supervisor = supervisor
         self.make_engine = make_engine
+        self.watch = watch
 
     def outcomes(self, units: Sequence[Unit], *, units_per_replica: int = UNITS_PER_REPLICA) -> Iterator[Outcome]:
         """Run `units` through a fresh graph; lazy, in order of completion.
@@ -63,9 +66,13 @@ class RayExecutor:
                 .map_batches(ReplicaStage, **replica)
                 .map_batches(commit_stage, fn_kwargs=known, num_cpus=COMMIT_CPUS, **stage)
             )
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in batch.to_pylist():
-                yield Outcome.of(row)
+        try:
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for row in batch.to_pylist():
+                    yield Outcome.of(row)
+        except Exception:
+            self.check(NOTICE_S)
+            raise
 
     def _pool(self, units: int, units_per_replica: int) -> Any:
         from ray.data import ActorPoolStrategy
@@ -79,7 +86,11 @@ class RayExecutor:
         )
 
     def health(self) -> Health:
-        return ask_health(self.supervisor)
+        return ask_health(self.supervisor, self.check)
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Raises RayLost where Ray is gone; that may take `wait_s` to notice."""
+        self.watch.check(wait_s=wait_s)
 
     def stop(self) -> None:
         self.supervisor.stop.remote()

@@ -17,6 +17,7 @@ class Progress:
         stage: "starting" until the first replica has answered a row.
         rows_on_the_way: answered by a replica and not committed yet: a unit of large images takes many minutes.
         rows_per_s: committed and on the way, since the first replica was loaded.
+        activity: what the run is waiting for while it is starting.
     """
 
     stage: Stage
@@ -31,6 +32,7 @@ class Progress:
     rows_per_s: float = 0.0
     eta_s: float | None = None
     message: str = ""
+    activity: str = ""
     notes: tuple[str, ...] = ()
 
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from unipic.pipeline.errors import EngineError
 from unipic.pipeline.execution.quiet import quiet_native_stderr
-from unipic.pipeline.execution.ray_address import REMEDY, check_reachable
-from unipic.pipeline.supervision.failures import essence
+from unipic.pipeline.execution.ray_address import check_reachable
+from unipic.pipeline.execution.ray_start import connected
+from unipic.pipeline.execution.ray_watch import RayWatch, services
 from unipic.pipeline.supervision.supervisor import Supervisor
 
 QUIET_LOGGERS = ("ray", "ray.data")  # what concerns the user reaches the driver, which reports it in our words
 
-LOCAL_STARTS = 2  # Ray gives its own processes 30 s to start, which a busy machine may not
-
-log = logging.getLogger("unipic.run")
-
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[None]:
+def ray_cluster(
+    address: str | None, *, cpus: float, verbose: bool, on_wait: Callable[[str], None] = lambda _: None
+) -> Iterator[RayWatch]:
     """Connect to Ray, and disconnect at the end; a Ray that was connected before stays connected.
 
     Ray's loggers, the default `DataContext` and the environment are as before when the body has ended.
@@ -31,9 +29,13 @@ def ray_cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[
         address: of a cluster; None starts a private one on this machine.
         cpus: how many a private one must offer at least.
         verbose: let Ray print what it likes.
+        on_wait: called several times a second, while Ray starts, with what is being waited for.
+
+    Yields:
+        Whether Ray is still there.
 
     Raises:
-        EngineError: there is no Ray at `address`, or none could be started.
+        EngineError: there is no Ray at `address`; RayLost where none could be started.
     """
     if address is not None:
         check_reachable(address)
@@ -45,53 +47,38 @@ def ray_cluster(address: str | None, *, cpus: float, verbose: bool) -> Iterator[
             # Read when Ray is imported: a pattern for lines of workers and raylets that it would print here.
             stack.enter_context(_environment("RAY_DEDUP_LOGS_SKIP_REGEX", "."))
         import ray
-        import ray.data  # sets the level of its logger as it is imported
+        import ray.data  # sets the levels of its loggers
 
         loggers = stack.enter_context(_levels_restored(QUIET_LOGGERS))  # `ray.init` sets them too
+        processes = None
         if not ray.is_initialized():
-            _start(address, cpus=cpus, verbose=verbose)
-            stack.callback(ray.shutdown)
+            processes = stack.enter_context(connected(address, cpus=cpus, verbose=verbose, on_wait=on_wait))
         for logger in () if verbose else loggers:
             logger.setLevel(logging.CRITICAL)
         stack.enter_context(_data_settings(verbose=verbose))
-        yield
+        yield stack.enter_context(RayWatch(processes, () if processes else services()))
 
 
 @contextlib.contextmanager
-def supervisor_actor() -> Iterator[Any]:
+def supervisor_actor(watch: RayWatch | None = None) -> Iterator[Any]:
     """A handle of a new `Supervisor` actor on this node; it ends with the body. Ray must be connected."""
+    import ray
+
+    actor = watch.call(_new_supervisor) if watch is not None else _new_supervisor()
+    try:
+        yield actor
+    finally:
+        with contextlib.suppress(ray.exceptions.RayError):  # Ray is gone, and the actor with it
+            ray.kill(actor)
+
+
+def _new_supervisor() -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     # Beside the driver: losing any other node must not lose what the run knows of its crashes.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Supervisor).remote()
-    try:
-        yield actor
-    finally:
-        ray.kill(actor)
-
-
-def _start(address: str | None, *, cpus: float, verbose: bool) -> None:
-    import ray
-
-    local: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, int(cpus + 1))}
-    for attempt in range(LOCAL_STARTS):
-        try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=verbose,
-                logging_level=logging.INFO if verbose else logging.ERROR,
-                **(local if address is None else {}),
-            )
-            return
-        except Exception as error:  # Ray raises many kinds: ConnectionError, RuntimeError, TimeoutError
-            ray.shutdown()
-            if address is not None:
-                raise EngineError(f"Ray at {address} could not be used: {essence(error)}", remedy=REMEDY) from error
-            if attempt == LOCAL_STARTS - 1:
-                raise EngineError(f"Ray could not be started on this machine: {essence(error)}") from error
-            log.info("Ray did not start, trying once more: %s", essence(error))
+    return ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Supervisor).remote()
 
 
 @contextlib.contextmanager

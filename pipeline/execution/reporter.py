@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from unipic.pipeline.execution.progress import OnProgress, Progress, Stage
 from unipic.pipeline.execution.stop_policy import StopPolicy
 from unipic.pipeline.execution.tally import Tally
 from unipic.pipeline.supervision.health import Health
+
+REPORT_WAIT_EVERY_S = 1.0
 
 log = logging.getLogger("unipic.run")
 
@@ -37,6 +40,7 @@ class Reporter:
         self.health: Health | None = None
         self.warmed_up = False
         self.started = self.working_since = clock()
+        self.waited_at = float("-inf")
 
     @property
     def seconds(self) -> float:
@@ -61,7 +65,17 @@ class Reporter:
         """Call `on_progress`. `stage`: by default what the run is doing now."""
         if stage is None:
             stage = "stopping" if self.policy.stopping else "running" if self.warmed_up else "starting"
-        self.on_progress(self.progress(stage))
+        activity = ""
+        if stage == "starting" and self.health is not None:
+            activity = self.health.admission.activity or "Ray is up and is starting the first replica"
+        self.on_progress(replace(self.progress(stage), activity=activity))
+
+    def waiting(self, activity: str) -> None:
+        """The run has not begun because of `activity`; call it as often as you like."""
+        now = self.clock()
+        if now - self.waited_at >= REPORT_WAIT_EVERY_S:
+            self.waited_at = now
+            self.on_progress(replace(self.progress("starting"), activity=activity))
 
     def progress(self, stage: Stage) -> Progress:
         working_s = self.clock() - self.working_since

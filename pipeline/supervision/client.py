@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from unipic.pipeline.errors import EngineError
 from unipic.pipeline.supervision.admission import Permission
-from unipic.pipeline.supervision.failures import Failure
+from unipic.pipeline.supervision.failures import RESUME, Failure, RayLost
 from unipic.pipeline.supervision.health import Health, Rows
 from unipic.pipeline.supervision.supervisor import Supervisor, UnitHistory
 
 SUPERVISOR_TIMEOUT_S = 60.0  # it answers in milliseconds; a machine that swaps may need longer
+POLL_S = 0.5
+NOTICE_S = 3.0  # within which whoever watches Ray notices that it is gone
 
 
 class SupervisorClient(Protocol):
@@ -99,17 +102,26 @@ LocalClient = Supervisor
 """Where stages and supervisor share a process, the state is its own client."""
 
 
-def ask_health(actor: Any) -> Health:
+def ask_health(actor: Any, check: Callable[[float], None] = lambda _: None) -> Health:
     """The state of the run whose `Supervisor` actor this is.
 
+    Args:
+        check: raises RayLost if Ray itself is gone; it may wait for so many seconds to find out.
+
     Raises:
-        EngineError: the supervisor is gone or does not answer: without it a stall would go unnoticed.
+        RayLost: the supervisor is gone or does not answer: without it a stall would go unnoticed.
     """
     import ray
 
+    asked_at = time.monotonic()
+    answer = actor.health.remote()
     try:
-        health: Health = ray.get(actor.health.remote(), timeout=SUPERVISOR_TIMEOUT_S)
+        while not ray.wait([answer], timeout=POLL_S)[0]:
+            check(0.0)
+            if time.monotonic() - asked_at > SUPERVISOR_TIMEOUT_S:
+                raise RayLost(f"the run's supervisor has not answered for {SUPERVISOR_TIMEOUT_S:.0f} s", remedy=RESUME)
+        health: Health = ray.get(answer)
     except ray.exceptions.RayError as error:
-        remedy = "What is committed stays; the same command resumes."
-        raise EngineError("the run's supervisor, on the driver's own node, does not answer", remedy=remedy) from error
+        check(NOTICE_S)
+        raise RayLost("the run's supervisor, a process on the driver's node, has ended", remedy=RESUME) from error
     return health

@@ -10,6 +10,7 @@ from unipic.pipeline.records import Unit
 
 DEATHS_PER_ATTEMPT = 3
 """Workers that may die of a unit in one attempt: fewer may be the machine's doing."""
+RESUME = "Committed units are safe; run the same command again to resume."
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Failure:
             deadly=isinstance(error, WorkersDied),
             details="" if ours and error.__cause__ is None else "".join(traceback.format_exception(error)),
         )
+
+
+class RayLost(EngineError):
+    """Ray is gone, or a part of it that the run needs. The same command starts a new one, or finds the cluster back."""
+
+    retryable = True
 
 
 class WorkersDied(EngineError):

@@ -1,6 +1,6 @@
 """One run of a job in a process of its own, to be killed: `python -m tests.chaos.one_run SPEC.json`.
 
-Says how far it is as JSON lines on standard output. Exit 0: done; 3: ended early; 1: an error, in words.
+Says how far it is as JSON lines on standard output. Exit 0: done; 3: ended early, resumable; 1: another error.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(spec: dict[str, Any]) -> int:
         result = run(job, address=spec["address"], on_progress=say, make_engine=engine)
     except UniPicError as error:
         print(json.dumps({"stage": "error", "message": str(error)}), flush=True)
-        return 1
+        return 3 if error.retryable else 1
     print(json.dumps({"stage": "ended", "message": f"{result.outcome}: {result.message}"}), flush=True)
     return 0 if result.outcome == "done" else 3
 

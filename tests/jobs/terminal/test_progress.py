@@ -15,7 +15,7 @@ def progress(stage: str, **facts: object) -> SimpleNamespace:
     usual = {
         "rows_total": 1200, "rows_ok": 0, "rows_rejected": 0, "rows_earlier": 0, "rows_per_s": 0.0,
         "rows_on_the_way": 0,
-        "eta_s": None, "replicas": 0, "message": "", "notes": (),
+        "eta_s": None, "replicas": 0, "message": "", "activity": "", "notes": (),
     }  # fmt: skip
     return SimpleNamespace(stage=stage, **(usual | facts))
 
@@ -52,6 +52,17 @@ def test_a_log_gets_a_line_on_each_change_of_stage_and_every_ten_seconds() -> No
         "done: 1,200",
     ]
     assert "\x1b" not in stream.getvalue()
+
+
+def test_a_run_that_is_starting_says_what_it_waits_for_every_five_seconds() -> None:
+    stream, now = io.StringIO(), [100.0]
+    with Display(stream, clock=lambda: now[0]) as display:
+        for second in range(12):
+            now[0] = 100.0 + second
+            display(progress("starting", activity=f"starting Ray, {second} s"))
+    assert stream.getvalue().splitlines() == [
+        f"starting: 0 of 1,200 rows, starting Ray, {second} s" for second in (0, 5, 10)
+    ]
 
 
 def test_a_terminal_gets_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None:

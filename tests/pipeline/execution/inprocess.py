@@ -47,6 +47,9 @@ class InProcess:
     def health(self) -> Health:
         return self.supervisor.health()
 
+    def check(self, wait_s: float = 0.0) -> None:
+        pass
+
     def stop(self) -> None:
         self.supervisor.stop()
 

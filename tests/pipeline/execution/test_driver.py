@@ -21,7 +21,7 @@ from unipic.pipeline.execution.tally import Tally
 from unipic.pipeline.execution.work_queue import UNIT_ATTEMPTS, WorkQueue
 from unipic.pipeline.records import ManifestFile, Receipt, Unit
 from unipic.pipeline.supervision.admission import AdmissionReport
-from unipic.pipeline.supervision.failures import Failure
+from unipic.pipeline.supervision.failures import Failure, RayLost
 from unipic.pipeline.supervision.health import Health
 
 FILE = ManifestFile("m/a.parquet", "a.parquet", 1000, 1, "")
@@ -41,6 +41,7 @@ class Scripted:
     Attributes:
         error: raised when the first wave is iterated.
         hold: outcomes wait for it.
+        lost: Ray is gone.
         stopped: set by `stop`.
     """
 
@@ -48,6 +49,7 @@ class Scripted:
     state: Health = WARM
     error: BaseException | None = None
     hold: threading.Event | None = None
+    lost: RayLost | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
     waves: list[list[str]] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
@@ -64,6 +66,10 @@ class Scripted:
 
     def health(self) -> Health:
         return self.state
+
+    def check(self, wait_s: float = 0.0) -> None:
+        if self.lost is not None:
+            raise self.lost
 
     def stop(self) -> None:
         self.stopped.set()
@@ -189,3 +195,19 @@ def test_an_error_of_ray_is_told_in_our_words_and_our_own_errors_as_they_are(tmp
     theirs = setting(tmp_path, Scripted(error=RuntimeError("actor pool is gone")))
     with pytest.raises(EngineError, match="Ray ended the run: RuntimeError: actor pool is gone"):
         theirs.driver.drive()
+
+
+def test_a_ray_that_is_gone_ends_the_run_though_no_outcome_ever_comes(tmp_path: Path) -> None:
+    hold = threading.Event()
+    here = setting(tmp_path, Scripted(hold=hold, lost=RayLost("Ray's raylet process has ended")))
+    with pytest.raises(RayLost, match="raylet process has ended") as caught:
+        here.driver.drive()
+    assert caught.value.retryable
+    hold.set()
+
+
+def test_while_the_first_replica_loads_a_report_says_for_how_long(tmp_path: Path) -> None:
+    loading = Health(admission=AdmissionReport(activity="the first replica has been loading its model for 7 s"))
+    here = setting(tmp_path, Scripted(state=loading))
+    here.driver.drive()
+    assert here.reports[0].activity == "the first replica has been loading its model for 7 s"

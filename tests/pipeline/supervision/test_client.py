@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import ray
 
-from unipic.pipeline.errors import EngineError
 from unipic.pipeline.execution.ray_cluster import supervisor_actor
 from unipic.pipeline.supervision.client import RemoteClient, ask_health
-from unipic.pipeline.supervision.failures import Failure
+from unipic.pipeline.supervision.failures import Failure, RayLost
 from unipic.pipeline.supervision.supervisor import UnitHistory
 
 
@@ -57,5 +56,5 @@ def test_a_failed_warm_up_travels_whole(actor: Any) -> None:
 
 def test_a_supervisor_that_is_gone_is_an_error_that_says_so(actor: Any) -> None:
     ray.kill(actor)
-    with pytest.raises(EngineError, match=r"the run's supervisor, .*, does not answer"):
+    with pytest.raises(RayLost, match=r"the run's supervisor, .*, has ended\. Committed units are safe"):
         ask_health(actor)
