@@ -18,6 +18,7 @@ from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import UnitId
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, describe, verify
 from unipic.pipeline.stages.engine import with_trained_size
+from unipic.pipeline.storage.errors import credentials_at_fault
 from unipic.pipeline.storage.paths import is_s3, local_path
 from unipic.pipeline.storage.storage import Storage
 
@@ -62,7 +63,8 @@ def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
         except UniPicError as error:
             if error.retryable:
                 raise
-            faults.append(error)
+            if not (credentials_at_fault(error) and any(map(credentials_at_fault, faults))):
+                faults.append(error)  # missing credentials are one fault, however many places need them
             return None
 
     ledger = Ledger(job.output.uri, storage)

@@ -30,6 +30,7 @@ LAYERS = [
         "pipeline.sealed",
         "pipeline.places",
         "pipeline.machine",
+        "pipeline.near",
     },
     {"pipeline.storage", "pipeline.params"},
     {"pipeline.job", "pipeline.records"},

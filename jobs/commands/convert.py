@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import progress as bars
 from rich.console import Console
 
-from unipic.jobs.terminal.formatting import size
+from unipic.jobs.terminal.formatting import as_json, size
+from unipic.jobs.terminal.options import AsJson
+
+if TYPE_CHECKING:
+    from unipic.model.convert import ConvertReport
 
 Heads = Annotated[int, typer.Option(min=1, help="Attention heads; the tensors do not record them. Published: 16.")]
 
@@ -26,6 +30,7 @@ def convert_checkpoint(
     decoder_heads: Heads = 16,
     vae_scale: Annotated[float, typer.Option(help="Scale of the latents. Published: 0.2325.")] = 0.2325,
     vae_norm_groups: Annotated[int, typer.Option(min=1, help="Groups of the VAE's norms. Published: 32.")] = 32,
+    json: AsJson = False,
 ) -> None:
     """Convert the published checkpoint.
 
@@ -57,6 +62,13 @@ def convert_checkpoint(
             )
     except CheckpointFault as fault:
         raise CheckpointError(str(fault)) from fault
+    if json:
+        typer.echo(as_json(report))
+        return
+    _print(dst, report)
+
+
+def _print(dst: Path, report: ConvertReport) -> None:
     typer.echo(f"created {dst}: {report.tensors} tensors, {size(report.weight_bytes)}, digest {report.digest[:16]}")
     if report.skipped:
         shown = ", ".join(sorted({name.split(".")[0] if "siglip" in name else name for name in report.skipped}))

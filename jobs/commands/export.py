@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from unipic.jobs.terminal.formatting import count
-from unipic.jobs.terminal.options import Anonymous, EndpointUrl, OutputUri, Region, storage_from_options
+from unipic.jobs.terminal.formatting import as_json, count
+from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
 
 
 def export_captions(
     output: OutputUri,
     to: Annotated[Path, typer.Option(metavar="FILE", help="File to write; its name ends in .csv or .jsonl.")],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    json: AsJson = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
@@ -32,6 +33,9 @@ def export_captions(
 
     storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
     exported = export(output, to, storage, force=force)
+    if json:
+        typer.echo(as_json(exported))
+        return
     typer.echo(f"wrote {count(exported.rows, 'caption')} to {to}")
     if exported.rejected or exported.undone:
         missing = f"{count(exported.rejected, 'row')} rejected, {count(exported.undone, 'row')} not done yet"

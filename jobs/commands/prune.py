@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from unipic.jobs.terminal.formatting import count
-from unipic.jobs.terminal.options import JobFile, Set
+from unipic.jobs.terminal.formatting import as_json, count
+from unipic.jobs.terminal.options import AsJson, JobFile, Set
 
 
 def prune_job(
     job: JobFile,
     overrides: Set = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Remove outputs of deleted manifest files.
 
@@ -32,6 +33,9 @@ def prune_job(
     from unipic.pipeline.storage.storage import Storage
 
     gone = prune(resolved, Storage(resolved.storage), remove=yes)
+    if json:
+        typer.echo(as_json({"removed": yes, "files": gone}))
+        return
     if not gone:
         typer.echo("nothing to remove: the manifest still has every file of this output")
         return

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unipic.jobs.terminal.exit_codes import FAULT
-from unipic.jobs.terminal.options import Anonymous, EndpointUrl, OutputUri, Region, RowName, storage_from_options
+from unipic.jobs.terminal.formatting import as_json
+from unipic.jobs.terminal.options import (
+    Anonymous,
+    AsJson,
+    EndpointUrl,
+    OutputUri,
+    Region,
+    RowName,
+    storage_from_options,
+)
 
 if TYPE_CHECKING:
     from unipic.pipeline.audit.replay import Replayed
@@ -33,6 +42,7 @@ def replay_row(
     row: RowName,
     against: Against = None,
     save: Save = None,
+    json: AsJson = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     anonymous: Anonymous = False,
@@ -59,9 +69,13 @@ def replay_row(
             save.write_bytes(replayed.after)
         except OSError as error:
             raise JobError(f"cannot write {save}: {error.strerror}") from error
-        typer.echo(f"wrote {save}")
-    for line in _lines(replayed):
-        typer.echo(line)
+        if not json:
+            typer.echo(f"wrote {save}")
+    if json:
+        values = {name: value for name, value in vars(replayed).items() if not isinstance(value, bytes)}
+        typer.echo(as_json(values | {"as_promised": replayed.as_promised}))
+    else:
+        typer.echo("\n".join(_lines(replayed)))
     if not replayed.identical and not replayed.as_promised:
         raise typer.Exit(FAULT)
 

@@ -12,8 +12,8 @@ import typer
 
 from unipic.jobs.terminal import logs
 from unipic.jobs.terminal.exit_codes import DONE, INTERRUPTED, REJECTED, RESUME, STOPPED
-from unipic.jobs.terminal.formatting import count, duration, rate
-from unipic.jobs.terminal.options import JobFile, Set
+from unipic.jobs.terminal.formatting import as_json, count, duration, rate
+from unipic.jobs.terminal.options import AsJson, JobFile, Set
 from unipic.jobs.terminal.progress import Display
 from unipic.jobs.terminal.rejections import kind_lines
 from unipic.jobs.terminal.signals import Signals
@@ -48,6 +48,7 @@ def run_job(
     retry_rejected: RetryRejected = False,
     changed: OnChange = Changed.REFUSE,
     allow_empty: AllowEmpty = False,
+    json: AsJson = False,
 ) -> None:
     """Run a job, or resume it.
 
@@ -81,7 +82,11 @@ def run_job(
         except KeyboardInterrupt:
             display.print(INTERRUPTED)
             raise typer.Exit(STOPPED) from None
-    _print_result(result, resolved.storage)
+    with contextlib.suppress(BrokenPipeError):  # the exit code matters even if no one reads the text
+        if json:
+            typer.echo(as_json(result))
+        else:
+            _print_result(result, resolved.storage)
     raise typer.Exit({"done": DONE, "rejected": REJECTED, "stopped": STOPPED}[result.outcome])
 
 

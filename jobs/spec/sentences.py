@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
@@ -13,6 +12,7 @@ from pydantic import BaseModel
 from unipic.jobs.spec.yaml_file import Path
 from unipic.pipeline.errors import redact
 from unipic.pipeline.job import CaptionParams, EditParams, GenerateJob, ImageParams, Job
+from unipic.pipeline.near import near
 
 NO_SECRETS = (
     "credentials do not belong in a job: remove them, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
@@ -131,8 +131,8 @@ def _sentence(place: Path, errors: list[Any], *, plain: dict[Path, str], job_typ
     elif types & {"int_type", "float_type"} and isinstance(value, str):
         hint = _number_hint(value, quoted=written is None)
     if types == {"literal_error"} and isinstance(value, str):
-        near = difflib.get_close_matches(value, re.findall(r"'([^']*)'", expected[0]), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        guess = near(value, re.findall(r"'([^']*)'", expected[0]))
+        hint = f"; did you mean {guess}?" if guess else ""
     return f"must be {' or '.join(dict.fromkeys(expected))}, got {shown(value)}{hint}"
 
 
@@ -166,9 +166,8 @@ def _unknown(place: Path, job_type: type[Job] | None) -> str:
     *above, key = place
     section = _section(job_type or GenerateJob, tuple(above))
     known = list(section.model_fields) if section is not None else []
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if near:
-        return f"unknown key; did you mean {near[0]}?"
+    if guess := near(key, known):
+        return f"unknown key; did you mean {guess}?"
     home = _home(key, job_type)
     if home:
         return f"unknown key here; {home}"

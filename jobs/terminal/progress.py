@@ -41,6 +41,13 @@ def line(progress: Progress) -> str:
     return ", ".join(parts)
 
 
+class QuietPipe(Console):
+    """A console that falls silent if its reader goes away (`unipic run job.yaml 2>&1 | head`), so the run continues."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Display:
     """Shows each progress report; use it as a context manager around the run.
 
@@ -51,7 +58,7 @@ class Display:
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         # A run may filter standard error, so rich must look the stream up for each line and redirect nothing itself.
-        self.console = Console(file=stream, stderr=stream is None, highlight=False)
+        self.console = QuietPipe(file=stream, stderr=stream is None, highlight=False)
         self.clock = clock
         self.stage = ""
         self.last_line_s = 0.0

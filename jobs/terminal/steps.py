@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.status import Status
 
 from unipic.jobs.terminal.formatting import duration
+from unipic.jobs.terminal.progress import QuietPipe
 
 PLAIN_EVERY_S = 10.0
 
@@ -18,7 +19,7 @@ class Steps:
     """A spinner on a terminal; elsewhere a line per step, and one more every ten seconds. Use it in a `with` block."""
 
     def __init__(self, console: Console | None = None, every_s: float = PLAIN_EVERY_S) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or QuietPipe(stderr=True, highlight=False)
         self.every_s = every_s
         self.step = ""
         self.since = time.monotonic()

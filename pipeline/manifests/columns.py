@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.job import EditParams, Job
 from unipic.pipeline.manifests.csv_rows import USE_COMMAS, looks_joined
 from unipic.pipeline.manifests.manifest import Manifest
+from unipic.pipeline.near import near
 
 _WANTED = {
     "prompt": "text",
@@ -65,9 +65,9 @@ def column_faults(manifest: Manifest, job: Job) -> list[ManifestError]:
 
 
 def _missing(column: str, why: str, there: Sequence[str]) -> ManifestError:
-    near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
+    close = near(column, there, cutoff=0.5)
     message = f'The manifest has no column "{column}", which the job needs {why}; it has: {", ".join(there)}.'
-    guess = f'Did you mean "{near[0]}"? ' if near else ""
+    guess = f'Did you mean "{close}"? ' if close else ""
     return ManifestError(message, remedy=f"{guess}Map it under input.columns.")
 
 

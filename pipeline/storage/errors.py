@@ -6,7 +6,14 @@ import errno
 from http.client import HTTPException
 from typing import Any
 
-from unipic.pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
+from unipic.pipeline.errors import (
+    AccessDenied,
+    ObjectMissing,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+    UniPicError,
+)
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -86,7 +93,7 @@ def redirected(asked: str, to: str) -> StorageError:
     )
 
 
-def credentials_at_fault(error: AccessDenied) -> bool:
+def credentials_at_fault(error: UniPicError) -> bool:
     """Whether the credentials themselves are missing, expired or wrong: no other object would be readable either."""
     return error.remedy in {_RENEW, _SET}
 

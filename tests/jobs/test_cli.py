@@ -21,6 +21,7 @@ from unipic.jobs import cli
 from unipic.jobs.terminal.signals import Signals
 from unipic.model.init_tiny import init_tiny
 from unipic.pipeline.errors import CheckpointError, EngineError, StorageUnavailable
+from unipic.pipeline.execution.progress import Result
 
 GOOD = ROOT / "configs" / "generate.yaml"
 
@@ -135,6 +136,15 @@ def test_how_a_run_ends_is_its_exit_code(
     assert "9 of 10 rows ok, 1 rejected" in printed
     assert "reason    because" in printed
     assert ("run the same command again to resume" in printed) is (code == 3)
+
+
+def test_a_result_is_json_with_the_same_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_gives(monkeypatch, Result("stopped", 10, 9, 1, 0, 2.0, "because", "out"))
+    assert unipic("run", str(GOOD), "--json") == 3
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["outcome"], facts["ok"], facts["message"]) == ("stopped", 9, "because")
 
 
 @pytest.mark.parametrize(

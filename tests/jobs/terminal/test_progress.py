@@ -101,3 +101,14 @@ def test_other_numbers_read_as_people_say_them() -> None:
     assert [count(1, "row"), count(1200, "row")] == ["1 row", "1,200 rows"]
     assert [rate(3.42, "rows"), rate(0.02, "rows")] == ["3.4 rows/s", "1.2 rows/min"]
     assert as_json({"b": {1}}) == '{\n  "b": "{1}"\n}'
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with Display(Closed()) as display:
+        display(progress("running", rows_ok=1))
+        display(progress("done", rows_ok=2))
+    assert display.console.quiet
