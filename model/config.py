@@ -11,6 +11,8 @@ from typing import Any
 FORMAT = "unipic-batch-checkpoint"
 FORMAT_VERSION = 1
 
+PUBLISHED_GRID = 32  # tokens along one side that the published checkpoint's position tables cover
+PUBLISHED_IMAGE_SIZE = 1024
 
 MOST = 2**24
 MOST_LAYERS = 1024
@@ -130,6 +132,14 @@ class ReplicaConfig:
     def trained_image_size(self) -> int:
         """Side in pixels of the images whose token grid the learned positions cover without resizing."""
         return self.mar.grid * self.vae.stride
+
+    @property
+    def default_image_size(self) -> int:
+        """Side in pixels of images of jobs that name none: the trained size of a small model, else 1024.
+
+        The published checkpoint's positions cover 512 pixels, and 1024 is the size that its authors vouch for.
+        """
+        return self.trained_image_size if self.mar.grid < PUBLISHED_GRID else PUBLISHED_IMAGE_SIZE
 
     def grid_of(self, image_size: int) -> int:
         """Tokens along one side of an `image_size` image; raises ValueError if the stride does not divide it."""

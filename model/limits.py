@@ -20,7 +20,7 @@ def fault_of(
         prompt.encode()
     except UnicodeEncodeError as fault:
         return f"the prompt is not Unicode text: half a surrogate pair at character {fault.start}"
-    limit = _text_limit(config, task, image_size or config.trained_image_size)
+    limit = _text_limit(config, task, image_size or config.default_image_size)
     if len(prompt) > limit * _MAX_TOKEN_CHARACTERS:
         return f"the prompt is too long: {len(prompt)} characters, the limit is {limit} tokens"
     count = _written(prompt, writer, task).text_tokens

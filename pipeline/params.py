@@ -116,5 +116,5 @@ class CaptionParams(Closed):
         ge=16,
         le=4096,
         multiple_of=16,
-        description="Size in pixels that the padded image is resized to; default: the checkpoint's trained size.",
+        description="Size in pixels that the padded image is resized to; default: the checkpoint's own size.",
     )

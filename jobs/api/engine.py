@@ -93,7 +93,7 @@ class Engine:
     @property
     def image_size(self) -> int:
         """Side in pixels of the images the checkpoint was trained on."""
-        return self.model.config.trained_image_size
+        return self.model.config.default_image_size
 
     def generate(
         self, prompts: Sequence[str], *, seeds: Sequence[int] | None = None, **sampling: Unpack[Sampling]

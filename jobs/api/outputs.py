@@ -72,7 +72,7 @@ def repair(
 ) -> Repaired:
     """Audit an output and run its damaged units again. Units that cannot be made again stay as they are.
 
-    >>> unipic.repair("out/pictures", progress=False).forgotten
+    >>> unipic.repair("out/pictures", progress=False).units
     0
 
     Args:

@@ -98,7 +98,7 @@ def schema_path() -> Path:
 
 
 def _params(task: Task, config: ReplicaConfig, instruction: str | None) -> dict[str, Any]:
-    image_size = config.trained_image_size
+    image_size = config.default_image_size
     small = config.grid_of(image_size) ** 2 <= _SMALL_GRID_TOKENS
     if task == "caption":
         return {"image_size": image_size, "max_new_tokens": 64 if small else 256}

@@ -96,14 +96,14 @@ def device_of(job: Job) -> str:
 
 
 def with_trained_size(job: Job, storage: Storage) -> Job:
-    """`job`, whose image size is the checkpoint's trained one if it names none.
+    """`job`, whose image size is the checkpoint's own if it names none.
 
     Raises:
         CheckpointError: config.json is missing or damaged.
     """
     if job.params.image_size is not None:
         return job
-    size = replica_config(job.model.checkpoint, storage).trained_image_size
+    size = replica_config(job.model.checkpoint, storage).default_image_size
     return job.model_copy(update={"params": job.params.model_copy(update={"image_size": size})})
 
 

@@ -33,14 +33,14 @@ def job(checkpoint: Path, tmp_path: Path) -> str:
 
 def test_an_output_is_verified_traced_replayed_and_pruned_from_the_command_line(job: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    assert "intact; 12 data and 0 rejected of 12 rows" in unipic("verify", out, "--replay", "2")
+    assert "sound; 12 data and 0 rejected of 12 rows" in unipic("verify", out, "--replay", "2")
     (step,) = json.loads(unipic("trace", out, "a-3", "--json"))
     assert step["source"]["prompt"] == "thing 3"
     assert "identical" in unipic("replay", out, step["lineage"]["lineage_id"][:12])
 
     (tmp_path / "manifest" / "b.parquet").unlink()
     assert "b.parquet: outputs of 6 rows removed" in unipic("prune", job, "--yes")
-    assert "intact; 6 data" in unipic("verify", out)
+    assert "sound; 6 data" in unipic("verify", out)
 
 
 def _flip_a_byte(part: Path) -> None:
@@ -61,7 +61,7 @@ def test_repair_does_damaged_units_again_and_leaves_those_that_it_cannot(
     said = unipic("verify", str(out), "--repair")
     assert "altered part: 1" in said and "running 1 damaged unit again" in said
     assert "unexpected file: 1" in said and "moved 1 file to" in said
-    assert "out: intact; 12 data and 0 rejected of 12 rows" in said
+    assert "out: sound; 12 data and 0 rejected of 12 rows" in said
     assert {path: path.read_bytes() for path in (out / "data").iterdir()} == whole
     assert other.stat().st_mtime_ns == untouched
 
@@ -72,5 +72,5 @@ def test_repair_does_damaged_units_again_and_leaves_those_that_it_cannot(
     assert f"1 damaged unit unchanged: run.json's job cannot do them: {checkpoint} is not a checkpoint" in said
     assert {path: path.read_bytes() for path in (one, other)} == {**whole, one: damaged}
     aside.rename(checkpoint)
-    assert "out: intact; 12 data and 0 rejected of 12 rows" in unipic("verify", str(out), "--repair")
+    assert "out: sound; 12 data and 0 rejected of 12 rows" in unipic("verify", str(out), "--repair")
     assert {path: path.read_bytes() for path in (out / "data").iterdir()} == whole

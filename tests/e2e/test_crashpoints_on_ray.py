@@ -28,7 +28,8 @@ DEATHS = (
     ("replica.before_batch", "replica.after_batch"),
     ("commit.start", "commit.before_image", "commit.after_image"),
     ("commit.before_rejected", "commit.after_rejected", "commit.before_data"),
-    ("commit.after_data", "commit.before_receipt", "commit.after_receipt"),
+    ("commit.after_data", "commit.before_receipt"),
+    ("commit.after_receipt", "commit.after_publish"),
 )
 """Points of one run; each is met once, by whichever unit comes there first."""
 

@@ -37,4 +37,4 @@ def test_a_small_evaluation_runs_three_jobs_and_accounts_for_every_case(checkpoi
 
 def test_without_a_checkpoint_it_says_what_is_missing(tmp_path: Path) -> None:
     said = unipic("evaluate", "shapes", "--checkpoint", str(tmp_path), "--output", str(tmp_path / "out"), expect=1)
-    assert "is not a checkpoint" in said
+    assert "is not a converted checkpoint" in said

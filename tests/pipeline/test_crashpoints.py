@@ -46,4 +46,4 @@ def test_a_death_at_any_point_loses_nothing_doubles_nothing_and_changes_no_byte(
     redone = run_here(calm)
     assert part_bytes(calm) == undisturbed
     assert verify(calm.output.uri, Storage(calm.storage)).ok
-    assert redone == (1 if point == "commit.after_receipt" else 2)
+    assert redone == (1 if point in ("commit.after_receipt", "commit.after_publish") else 2)

@@ -72,7 +72,7 @@ def test_what_cannot_be_run_is_refused_by_name(engine: unipic.Engine, image: Ima
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(unipic.CheckpointError, match="is not a checkpoint"):
+    with pytest.raises(unipic.CheckpointError, match="is not a converted checkpoint"):
         unipic.Engine.load(tmp_path)
     with pytest.raises(unipic.CheckpointError, match="builtin:large"):
         unipic.Engine.load("builtin:large")

@@ -193,7 +193,7 @@ def test_a_part_that_is_damaged_since_it_was_found_is_told_in_words(job: Job) ->
     found = find(job.output.uri, "a-0", Storage())
     Path(found.part).write_bytes(b"PAR1 rubbish")
     replayer = Replayer(job.output.uri, Storage(), make_engine=FakeEngine)
-    with pytest.raises(OutputError, match=r"cannot be read: .*`unipic verify` says what is damaged"):
+    with pytest.raises(OutputError, match=r"cannot be read: .*`unipic verify` names what is damaged"):
         replayer.replay(found)
 
 

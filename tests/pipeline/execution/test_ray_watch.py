@@ -66,10 +66,12 @@ def test_a_core_process_that_ends_is_noticed_within_seconds(
 def test_processes_of_ray_are_ended_and_no_others(raylet: tuple[RayProcesses, subprocess.Popen[bytes]]) -> None:
     processes, process = raylet
     with subprocess.Popen([shutil.which("sleep") or "", "600"]) as other:
-        processes.end(grace_s=0.0)
-        assert process.wait(10) < 0
-        assert other.poll() is None
-        other.kill()
+        try:
+            processes.end(grace_s=0.0)
+            process.wait(10)  # its code is not asked for: whoever waits first is given it
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def test_a_driver_knows_what_it_depends_on(ray_session: None) -> None:

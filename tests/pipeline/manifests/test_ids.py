@@ -75,15 +75,15 @@ def test_a_broken_id_column_is_named_with_its_file(tmp_path: Path) -> None:
 def test_plan_tells_how_many_ids_repeat_or_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "a.parquet", ["x", "x", None, "y", "y"])
     said = "\n".join(_lines(plan(make_job(tmp_path), STORAGE)))
-    assert "2 rows with the id of an earlier one: each is done" in said
-    assert "1 row without an id: known by file and row" in said
+    assert "2 rows with a repeated id: such rows share a seed" in said
+    assert "1 row without an id: file and row identify them" in said
     monkeypatch.setattr("unipic.pipeline.plan.LOOKED_AT_ROWS", 2)
     said = "\n".join(_lines(plan(make_job(tmp_path), STORAGE)))
-    assert "at least 1 row with the id of an earlier one (of the first 2; --ids counts all)" in said
+    assert "at least 1 row with a repeated id (first 2 rows; --ids checks all)" in said
     assert plan(make_job(tmp_path), STORAGE, all_ids=True).ids == IdCount(rows=5, repeated=2, null=1, complete=True)
     monkeypatch.setattr("unipic.pipeline.plan.LOOKED_AT_ROWS", 1)
     said = "\n".join(_lines(plan(make_job(tmp_path), STORAGE)))
-    assert "no repeated or missing one (of the first 1; --ids counts all)" in said
+    assert "no repeated or missing ids (first 1 rows; --ids checks all)" in said
 
 
 def test_a_plan_without_an_id_column_reads_no_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_training_reads_prompts_as_sampling_does(writer: PromptWriter) -> None:
     with torch.no_grad():
         x, z = model.see(torch.randn(2, 16, 16), positions, visible=visible)
         embeddings, lengths = model.embed_prompts(prompts)
-        cache, _ = model.llm.read_prompts(embeddings, lengths)
+        cache, _ = model.llm.read_prompts(embeddings, lengths, room=z.shape[1])
         torch.testing.assert_close(
             _think_after(model, embeddings, lengths, x, z), model.think(x, z, cache), atol=1e-5, rtol=0
         )
