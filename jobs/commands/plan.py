@@ -98,7 +98,7 @@ def _settings(plan: Plan) -> list[str]:
     params, dtype = plan.settings["params"], plan.settings["dtype"]
     least, most = plan.settings["replicas"]["min"], plan.settings["replicas"]["max"]
     replicas = count(most, "replica") if least == most else f"{least:,} to {most:,} replicas"
-    parts = [f"{name} {params[name]}" for name in _PARAMETERS if params.get(name) is not None]
+    parts = [f"{name} {_parameter(params[name])}" for name in _PARAMETERS if params.get(name) is not None]
     lines = [f"  params      {', '.join(parts)}"] if parts else []
     if (needs := plan.needs) is None:
         return [*lines, f"  replicas    {replicas}, {dtype}"]
@@ -108,6 +108,11 @@ def _settings(plan: Plan) -> list[str]:
     if plan.prompts is not None and not plan.prompts.rejected:
         lines.append(f"  prompts     {count(plan.prompts.rows, 'sampled prompt')} checked, all accepted")
     return lines
+
+
+def _parameter(value: Any) -> str:
+    """`32`, or `20 to 5` for a value that changes over the iterations."""
+    return f"{value['from']} to {value['to']}" if isinstance(value, dict) else str(value)
 
 
 def _ids(ids: IdCount) -> list[str]:
