@@ -111,14 +111,13 @@ def caption_cost(
     config: ReplicaConfig, card: Card, *, image_size: int, batch: int = 1, tokens: int = 256, graphs: bool = True
 ) -> Cost:
     """A batch of captions of `tokens` tokens each in bfloat16."""
-    shown = config.grid_of(image_size) ** 2 + config.mar.buffer_tokens
 
     def run(model: UniPic) -> None:
         pixels = torch.empty(batch, 3, image_size, image_size, device="meta")
         prompts = [Prompt((0,), tuple(range(_PROMPT_TOKENS)))] * batch
         with torch.inference_mode():
             embeddings, lengths = tasks.caption_prompts(model, prompts, pixels=pixels)
-            prompt, hidden = model.llm.read_prompts(embeddings, lengths, room=shown + tokens)
+            prompt, hidden = model.llm.read_prompts(embeddings, lengths, room=tokens)
             cache = GrowingCache(prompt)
             for _ in range(_TOKENS):
                 ids = model.llm.logits(hidden).argmax(dim=-1)
@@ -126,7 +125,6 @@ def caption_cost(
 
     found = _by_layers(config, run, card)
     found["caption token"] = _times(found["caption token"], tokens / _TOKENS)
-    found["rest"] = _times(found["rest"], tokens / _TOKENS)  # the logits of each token
     return _cost(found, card, batch=batch, graphs=graphs, head_shapes=0)
 
 

@@ -35,6 +35,7 @@ def watched(model: UniPic, enter: Enter) -> Iterator[None]:
         (model.llm, "read_prompts", "prompt"),
         (model.llm, "extend", "LLM extend"),
         (model.llm, "step", "caption token"),
+        (model.llm, "logits", "caption token"),
         (model.mar, "encode", "MAR encoder"),
         (model.mar, "decode", "MAR decoder"),
         (model.vae, "encode", "VAE encode"),

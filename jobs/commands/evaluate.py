@@ -17,7 +17,7 @@ from unipic.jobs.terminal.progress import Display
 from unipic.jobs.terminal.signals import Signals
 
 if TYPE_CHECKING:
-    from unipic.jobs.shapes.evaluation import Sizes
+    from unipic.jobs.shapes.evaluation import Evaluation, Sizes
     from unipic.jobs.shapes.questions import Settings
 
 app = typer.Typer(help="Measure the quality of a checkpoint.", rich_markup_mode=None, no_args_is_help=False)
@@ -47,6 +47,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the questions and of the
 Iterations = Annotated[int, typer.Option(min=1, help="Steps in which an image is revealed.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Scale of the head's noise.")]
 Replicas = Annotated[int | None, typer.Option(min=1, help="Default: 1 on a GPU, else one per core, at most 4.")]
+Presets = Annotated[
+    bool, typer.Option("--presets", help="Evaluate every preset, each in its own folder of the output, side by side.")
+]
 Untrained = Annotated[bool, typer.Option(help="Also evaluate an untrained twin, on a smaller sample.")]
 
 
@@ -75,6 +78,7 @@ def shapes(
     replicas: Replicas = None,
     device: Annotated[Device, typer.Option()] = Device.CPU,
     untrained: Untrained = True,
+    presets: Presets = False,
 ) -> None:
     """Score all three tasks on the shapes world, through the whole pipeline.
 
@@ -91,6 +95,7 @@ def shapes(
       unipic evaluate shapes
       unipic evaluate shapes --diffusion-steps 25 --num-iterations 8 --output fast      score at lower cost
       unipic evaluate shapes --checkpoint checkpoints/mine --sample 100
+      unipic evaluate shapes --presets --output presets
     """
     image = {
         "num_iterations": num_iterations,
@@ -104,7 +109,10 @@ def shapes(
     _check_settings(settings, output)
     check_device(device.value)
     sizes = (sample, sample, sample) if sample else (prompts, captions, edits)
-    _evaluate(sizes, output=output, settings=settings, seed=seed, untrained=untrained)
+    if presets:
+        _evaluate_presets(sizes, output=output, settings=settings, seed=seed)
+        return
+    _show(_evaluate(sizes, output=output, settings=settings, seed=seed, untrained=untrained), output)
 
 
 def _settings(
@@ -170,9 +178,20 @@ def _check_settings(settings: Settings, output: Path) -> None:
         raise SpecError("\n".join(faults), remedy="See `unipic evaluate shapes --help`.")
 
 
-def _evaluate(sizes: Sizes, *, output: Path, settings: Settings, seed: int, untrained: bool) -> None:
-    from unipic.jobs.shapes.evaluation import Incomplete, evaluate, summary, write
-    from unipic.jobs.shapes.score_tables import show, tables
+def _evaluate_presets(sizes: Sizes, *, output: Path, settings: Settings, seed: int) -> None:
+    from unipic.jobs.shapes.presets import preset_tables, with_preset
+    from unipic.jobs.shapes.score_tables import show
+    from unipic.pipeline.params import PRESETS
+
+    found = {
+        name: _evaluate(sizes, output=output / name, settings=with_preset(settings, name), seed=seed, untrained=False)
+        for name in PRESETS
+    }
+    show(preset_tables(found))
+
+
+def _evaluate(sizes: Sizes, *, output: Path, settings: Settings, seed: int, untrained: bool) -> Evaluation:
+    from unipic.jobs.shapes.evaluation import Incomplete, evaluate, write
 
     with Display() as display, Signals(threading.Event(), display.print) as signals:
         try:
@@ -192,6 +211,13 @@ def _evaluate(sizes: Sizes, *, output: Path, settings: Settings, seed: int, untr
             display.print(INTERRUPTED)
             raise typer.Exit(STOPPED) from None
     write(evaluation, output)
+    return evaluation
+
+
+def _show(evaluation: Evaluation, output: Path) -> None:
+    from unipic.jobs.shapes.evaluation import summary
+    from unipic.jobs.shapes.score_tables import show, tables
+
     show(tables(evaluation.scores))
     for text in (*summary(evaluation), f"report: {output / 'report.html'}"):
         typer.echo(text)
