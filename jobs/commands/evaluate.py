@@ -82,10 +82,8 @@ def shapes(
 ) -> None:
     """Score all three tasks on the shapes world, through the whole pipeline.
 
-    Writes prompts in GenEval's six tasks, images to describe and images to edit as manifests, and runs them as three
-    jobs. A detector that is independent of the model scores the outputs; combinations that training never shows are
-    scored separately, as held out. Two control scores should be near zero: answers paired with other questions, and
-    an untrained checkpoint.
+    Runs prompts in GenEval's six tasks, captions and edits as three jobs. A detector that is independent of the model
+    scores the outputs, and combinations that training never shows apart. Two control scores should be near zero.
 
     Prints tables; writes scores.json, verdicts.jsonl (every case) and report.html (images) to the output folder.
     The same command resumes. Other settings need another --output.
