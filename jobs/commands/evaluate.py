@@ -90,7 +90,6 @@ def shapes(
 
     \b
     Examples:
-      unipic evaluate shapes
       unipic evaluate shapes --diffusion-steps 25 --num-iterations 8 --output fast      score at lower cost
       unipic evaluate shapes --checkpoint checkpoints/mine --sample 100
       unipic evaluate shapes --presets --output presets
