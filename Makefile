@@ -7,10 +7,11 @@ READY := $(VENV)/.ready
 .PHONY: help demo test check drills chaos bench schema setup clean
 .DEFAULT_GOAL := help
 
-# Tests run side by side: those of a file, and all that share one Ray, in one process. K=word runs a part, in one process.
-WORKERS ?= 2
+# Tests run side by side, for much of their time is waiting; those of a file in one process. K=word runs a part.
+WORKERS ?= 4
 K ?=
-PYTEST := $(BIN)/python -m pytest -q $(if $(K),-k "$(K)",-n $(WORKERS) --dist loadgroup --no-loadscope-reorder)
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q --durations=15 --durations-min=5 $(if $(K),-k "$(K)",$(SIDE_BY_SIDE))
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile

@@ -45,10 +45,15 @@ def ray_session(crash_points: Path) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, the tests of a file stay together, and all that share `ray_session` start one Ray, and first."""
+    """Side by side, a file's tests stay together; those that share a Ray go first, in two groups of like length."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     for item in items:
-        shares_ray = "ray_session" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else item.nodeid.split("::")[0]))
-    items.sort(key=lambda item: "ray_session" not in getattr(item, "fixturenames", ()))
+        file = item.nodeid.split("::")[0]
+        ray = "ray of the pipeline" if file.startswith("tests/pipeline/") else "ray of all others"
+        item.add_marker(pytest.mark.xdist_group(ray if _shares_ray(item) else file))
+    items.sort(key=lambda item: not _shares_ray(item))
+
+
+def _shares_ray(item: pytest.Item) -> bool:
+    return "ray_session" in getattr(item, "fixturenames", ())
