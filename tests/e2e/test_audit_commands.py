@@ -69,7 +69,10 @@ def test_repair_does_damaged_units_again_and_leaves_those_that_it_cannot(
     damaged = one.read_bytes()
     aside = checkpoint.rename(tmp_path / "elsewhere")
     said = unipic("verify", str(out), "--repair", expect=1)
-    assert f"1 damaged unit unchanged: run.json's job cannot do them: {checkpoint} is not a checkpoint" in said
+    assert (
+        f"1 damaged unit unchanged: run.json's job cannot make them again: {checkpoint} is not a converted checkpoint"
+        in said
+    )
     assert {path: path.read_bytes() for path in (one, other)} == {**whole, one: damaged}
     aside.rename(checkpoint)
     assert "out: sound; 12 data and 0 rejected of 12 rows" in unipic("verify", str(out), "--repair")

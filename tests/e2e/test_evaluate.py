@@ -19,7 +19,7 @@ def test_a_small_evaluation_runs_three_jobs_and_accounts_for_every_case(checkpoi
     said = unipic(
         "evaluate", "shapes", "--checkpoint", str(checkpoint), "--sample", "8", "--output", str(output), *FAST
     )
-    for words in ("Overall", "shuffled pairing", "judged on 11 prompts, 8 captions, 8 edits", "in one replica"):
+    for words in ("Overall", "shuffled pairing", "evaluated on 11 prompts, 8 captions, 8 edits", "in one replica"):
         assert words in said
     told = json.loads((output / "scores.json").read_text())
     seen, held_out = told["scores"]["seen"], told["scores"]["held out"]
