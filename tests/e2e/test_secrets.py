@@ -55,6 +55,7 @@ def test_what_plan_shows_of_rows_holds_no_signatures(
         assert CANARY not in said.out + said.err
 
 
+@pytest.mark.slow
 def test_secrets_of_the_environment_and_of_the_manifest_are_nowhere_after_a_whole_run(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

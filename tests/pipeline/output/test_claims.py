@@ -75,6 +75,7 @@ def test_of_two_different_jobs_that_claim_a_bucket_at_once_one_is_refused(tmp_pa
         check_one_wins(at_once(*(lambda job=job: claim_here(job) for job in jobs)), jobs)
 
 
+@pytest.mark.slow
 def test_without_conditional_puts_two_different_jobs_settle_by_announcement(tmp_path: Path, rclone: S3Server) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
     jobs = two_jobs(tmp_path, f"{rclone.bucket()}/out", storage__endpoint_url=rclone.endpoint_url)
