@@ -42,10 +42,10 @@ class Input(Closed):
     manifest: Place = Field(
         min_length=1,
         description="Parquet, JSON, JSONL, CSV, TSV or text with a prompt a line, all but Parquet also as .gz or .zst: "
-        "a file, a glob, a folder; or a folder of images. Local or s3://.",
+        "a file, a glob, a folder; or a folder of images; or WebDataset tars. Local or s3://.",
     )
-    format: Literal["auto", "parquet", "json", "jsonl", "csv", "tsv", "txt", "images"] = Field(
-        default="auto", description="auto: from the file names."
+    format: Literal["auto", "parquet", "json", "jsonl", "csv", "tsv", "txt", "webdataset", "images"] = Field(
+        default="auto", description="auto: from the file names. Tars are read only with webdataset."
     )
     columns: Columns = Field(
         default_factory=lambda: Columns(), description="Maps what the task needs to the manifest's columns."

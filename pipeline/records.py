@@ -31,7 +31,7 @@ class ManifestFile:
         rows: how many rows it has.
         source_bytes: its size.
         version: ETag (S3) or "<mtime_ns>" (local): tells a file that changed under its name.
-        format: "parquet", "json", "jsonl", "csv", "tsv" or "txt".
+        format: "parquet", "json", "jsonl", "csv", "tsv", "txt" or "webdataset".
         root: folder that relative picture paths in it start from.
     """
 

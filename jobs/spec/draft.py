@@ -62,12 +62,14 @@ def draft(wishes: Wishes, machine: Machine | None = None) -> str:
 
     machine = machine or this_machine()
     storage = Storage(wishes.storage)
-    manifest = discover(Input(manifest=wishes.manifest), storage)
+    file_format: dict[str, Any] = {"format": "webdataset"} if wishes.manifest.lower().endswith(".tar") else {}
+    manifest = discover(Input(manifest=wishes.manifest, **file_format), storage)
     schema = manifest.schema if manifest.listing is None else _listed(manifest.schema)
     task = wishes.task or task_for(schema)
     columns = columns_for(task, schema, wishes.columns, instruction=wishes.instruction is not None)
     name = _name(wishes.manifest, task)
-    values: dict[str, Any] = {"name": name, "task": task, "input": {"manifest": wishes.manifest, "columns": columns}}
+    source = {"manifest": wishes.manifest, **file_format, "columns": columns}
+    values: dict[str, Any] = {"name": name, "task": task, "input": source}
     if "image" in columns and _from_the_web(head(manifest, 3, storage), columns["image"]):
         values["input"]["allow_http"] = True
     config = replica_config(wishes.checkpoint, storage)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "id": ("id", "key", "uid", "uuid", "__key__"),
-    "prompt": ("prompt", "instruction", "text", "caption", "question", "description"),
+    "prompt": ("prompt", "instruction", "text", "caption", "question", "description", "txt"),
     "image": ("image", "picture", "photo", "img", "url", "image_url", "path", "image_path", "file", "file_name"),
 }
 _OPTIONAL = {"generate": ("id",), "edit": ("id",), "caption": ("id", "prompt")}

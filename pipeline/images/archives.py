@@ -1,4 +1,4 @@
-"""Archives and pickles, by name and by first bytes: what a manifest or a picture never is, and what is never opened."""
+"""Archives and pickles, by name and by first bytes: what a manifest or an image never is, and is never opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures from the web, for jobs that allow it: public addresses only, few redirects, bounded bytes and time.
+"""Images from the web, for jobs that allow it: public addresses only, few redirects, bounded bytes and time.
 
 A name is resolved once, every address it has is checked, and the connection goes to an address that was checked: a
 name that answers differently a moment later changes nothing. Neither proxies nor credentials are taken from the
@@ -24,7 +24,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from unipic.pipeline.errors import RejectionKind, RowError, redact_address
 from unipic.pipeline.images.addresses import Address, is_public, system_addresses
 
-TRIES = 3
+ATTEMPTS = 3
 MAX_REDIRECTS = 5
 CONNECT_S = 10.0
 CHUNK_BYTES = 2**16
@@ -44,14 +44,14 @@ def system_trust() -> ssl.SSLContext:
 
 @dataclass(frozen=True)
 class HttpSource:
-    """How pictures are fetched from the web.
+    """How images are fetched from the web.
 
     Attributes:
-        deadline_s: of one picture: tries, redirects and body together. A name's lookup keeps the system's own limits.
+        deadline_s: of one image: attempts, redirects and body together. A name's lookup keeps the system's own limits.
         resolve: (host, port) → addresses.
         permits: whether an address may be connected to.
         trust: what https certificates are checked with.
-        backoff_s: wait before the second try; it doubles.
+        backoff_s: wait before the second attempt; it doubles.
     """
 
     deadline_s: float
@@ -65,20 +65,20 @@ class HttpSource:
 
         Raises:
             RowError: ForbiddenSource (no connection was made to it), MissingPicture, AccessDenied, PictureTooLarge
-                (`max_bytes` counts decompressed bytes), UnreadablePicture, SourceUnavailable (after every try).
+                (`max_bytes` counts decompressed bytes), UnreadablePicture, SourceUnavailable (after every attempt).
         """
         ends = time.monotonic() + self.deadline_s
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._follow(url, max_bytes=max_bytes, ends=ends)
             except _Passing as fault:
                 wait_s = max(self.backoff_s * 2 ** (attempt - 1), fault.wait_s)
-                if attempt == TRIES or time.monotonic() + wait_s >= ends:
+                if attempt == ATTEMPTS or time.monotonic() + wait_s >= ends:
                     raise _unavailable(f"{redact_address(url)} {fault} (tries: {attempt}).") from fault
             except TimeoutError as error:
                 raise _unavailable(f"{redact_address(url)} took longer than {self.deadline_s:g} s.") from error
             time.sleep(wait_s)
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def _follow(self, url: str, *, max_bytes: int, ends: float) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
@@ -171,7 +171,7 @@ class _Target:
 
 
 class _Passing(Exception):
-    """Another try may go well; the text goes on from the address."""
+    """Another attempt may succeed; the text goes on from the address."""
 
     def __init__(self, text: str, wait_s: float = 0.0) -> None:
         super().__init__(text)

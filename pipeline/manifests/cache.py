@@ -19,6 +19,7 @@ from unipic.pipeline.storage.storage import Storage
 
 TEXT_FILES, TEXT_BYTES = 4, 2**30
 GROUPS, GROUP_BYTES = 64, 128 * 2**20
+INDEXES, INDEX_BYTES = 16, 64 * 2**20
 OPEN_READERS = 8
 
 
@@ -105,12 +106,14 @@ class ManifestCache(Generic[R]):
     Attributes:
         texts: whole files in JSON, JSONL and CSV.
         groups: small row groups of Parquet files.
+        indexes: of WebDataset shards.
         readers: open Parquet files.
     """
 
     def __init__(self) -> None:
         self.texts = Tables(most=TEXT_FILES, most_bytes=TEXT_BYTES)
         self.groups = Tables(most=GROUPS, most_bytes=GROUP_BYTES)
+        self.indexes = Tables(most=INDEXES, most_bytes=INDEX_BYTES)
         self.readers = Readers[R](most=OPEN_READERS)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from unipic.pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError
 from unipic.pipeline.job import Input
-from unipic.pipeline.manifests import image_folder, left_out, parquet_footers
+from unipic.pipeline.manifests import image_folder, left_out, parquet_footers, webdataset
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.search import Found, find, format_of, no_manifest, suitable
@@ -63,7 +63,7 @@ def _files(source: Input, storage: Storage, there: Found, on_progress: OnProgres
     look = partial(_look, storage=storage, base=base, root=source.image_root, wanted=source.format)
     files: list[ManifestFile] = []
     schemas: dict[pa.Schema, str] = {}
-    threads = FOOTER_THREADS if _are_parquet(source, found) else TEXT_THREADS
+    threads = TEXT_THREADS if _are_text(source, found) else FOOTER_THREADS
     with ThreadPoolExecutor(min(threads, len(found))) as pool:
         try:
             for file, schema in pool.map(look, found):
@@ -92,8 +92,9 @@ def _beside(there: Found, taken: Sequence[FileInfo]) -> list[str]:
     return left_out.beside_manifests(images, others, there.folder) + left_out.hidden(there.hidden, there.folder)
 
 
-def _are_parquet(source: Input, found: Sequence[FileInfo]) -> bool:
-    return all((format_of(info.uri) if source.format == "auto" else source.format) == "parquet" for info in found)
+def _are_text(source: Input, found: Sequence[FileInfo]) -> bool:
+    formats = {format_of(info.uri) if source.format == "auto" else source.format for info in found}
+    return not formats <= {"parquet", "webdataset"}
 
 
 def _look(
@@ -112,6 +113,8 @@ def _look(
     try:
         if file_format == "parquet":
             rows, schema = parquet_footers.footer(info, storage)
+        elif file_format == "webdataset":
+            rows, schema = webdataset.index(file, storage).num_rows, webdataset.SCHEMA
         else:
             table = text_manifests.load(file, storage)
             rows, schema = table.num_rows, table.schema

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from unipic.pipeline.errors import ManifestError
-from unipic.pipeline.manifests import image_folder
+from unipic.pipeline.manifests import image_folder, webdataset
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.parquet_footers import plain_type
@@ -95,6 +95,9 @@ def _columns(
     if not file.uri:  # a listing that is not stored yet
         assert manifest.listing is not None
         yield image_folder.read_listing(manifest.listing).column(column).slice(0, rows)
+        return
+    if file.format == "webdataset" and column in webdataset.SCHEMA.names:
+        yield webdataset.read(file, 0, rows, [column], storage)[0].column(column)
         return
     if file.format != "parquet":
         yield completed(text_manifests.load(file, storage).slice(0, rows), rows, [column], in_path).column(column)

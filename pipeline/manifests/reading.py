@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from unipic.pipeline.errors import ManifestError, redact_url
-from unipic.pipeline.manifests import image_folder, parquet_footers, parquet_rows
+from unipic.pipeline.manifests import image_folder, parquet_footers, parquet_rows, webdataset
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.parquet_rows import Unreadable
@@ -32,6 +32,10 @@ def read_rows(unit: Unit, columns: Sequence[str], storage: Storage) -> tuple[pa.
     in_path = partitions(unit.file.name)
     if unit.file.format == "parquet":
         return parquet_rows.read(unit, columns, storage, in_path)
+    if unit.file.format == "webdataset":
+        own = parquet_rows.own_columns(webdataset.SCHEMA.names, columns, in_path, unit.file.uri)
+        table, unreadable = webdataset.read(unit.file, unit.first_row, unit.rows, own, storage)
+        return parquet_rows.completed(table, unit.rows, columns, in_path), unreadable
     table = text_manifests.load(unit.file, storage)
     if table.num_rows < unit.first_row + unit.rows:
         raise ManifestError(f"{unit.file.uri} has {table.num_rows:,} rows, fewer than the run was planned for.")

@@ -1,4 +1,4 @@
-"""Which files a manifest's address stands for."""
+"""Which files are at a manifest's address."""
 
 from __future__ import annotations
 
@@ -75,6 +75,10 @@ def format_of(uri: str) -> str | None:
     return None if found == "parquet" and inner != name else found
 
 
+def _tar(uri: str) -> str:
+    return "webdataset" if uri.lower().endswith(".tar") else ""
+
+
 def suitable(found: Found, wanted: str) -> list[FileInfo]:
     """Those that are manifests of the format `wanted`, as far as names tell.
 
@@ -82,7 +86,8 @@ def suitable(found: Found, wanted: str) -> list[FileInfo]:
     """
     files = found.files
     if wanted != "auto":
-        return [info for info in files if len(files) == 1 or format_of(info.uri) == wanted] or list(files)
+        named = [info for info in files if len(files) == 1 or (format_of(info.uri) or _tar(info.uri)) == wanted]
+        return named or list(files)
     formats = {*FORMATS.values()} - (set() if found.names_text else {"txt"})
     return [info for info in files if format_of(info.uri) in formats]
 
@@ -93,7 +98,8 @@ def no_manifest(manifest: str, found: Sequence[FileInfo]) -> ManifestError:
         if kind := archive_kind(info.uri):
             return ManifestError(
                 f"{info.uri} is {kind}, which is never opened.",
-                remedy="Unpack it, and name a manifest or the folder of images.",
+                remedy="Unpack it, and name a manifest or the folder of images."
+                + (" A WebDataset shard is read with input.format: webdataset." if info.uri.endswith(".tar") else ""),
             )
     endings = f"Manifests end in {', '.join(FORMATS)}, images in {', '.join(image_folder.SUFFIXES)}"
     if [info.uri.rpartition("/")[2] for info in found] == [manifest.rpartition("/")[2]]:

@@ -143,10 +143,11 @@ def _unreadable(work: _Work, row: int) -> RowError | None:
     for lost in work.unreadable:
         if lost.first_row <= row < lost.first_row + lost.rows:
             last = lost.first_row + lost.rows - 1
+            which = f"Row {last:,}" if lost.rows == 1 else f"Rows {lost.first_row:,} to {last:,}"
             return RowError(
                 RejectionKind.UNREADABLE_ROW,
-                f"Rows {lost.first_row:,} to {last:,} of {work.unit.file.uri} cannot be read: {lost.why}.",
-                remedy="Write them again, to a file of another name.",
+                f"{which} of {work.unit.file.uri} cannot be read: {lost.why}.",
+                remedy="Write it anew, to a file of another name.",
             )
     return None
 

@@ -95,7 +95,7 @@ def readable(scalar: pa.Scalar) -> Any:
 
 def _clean(array: pa.Array) -> pa.Array:
     kind = array.type
-    if pa.types.is_struct(kind):  # field by field: pictures in it are not copied
+    if pa.types.is_struct(kind):  # field by field: images in it are not copied
         fields = [
             _clean(array.field(at)) if _may_hold_secrets(kind.field(at).type) else array.field(at)
             for at in range(kind.num_fields)
