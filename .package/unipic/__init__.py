@@ -4,8 +4,9 @@
 >>> result = unipic.run("my-job.yaml")            # a job file, or a job built from the classes below
 
 A job: `load_job` reads one from YAML, `GenerateJob`, `EditJob` and `CaptionJob` build one, `examples` lists those that
-ship with the package; `plan` and `run` take either. An output: `status`, `verify`, `repair`, `trace` and `replay` take
-its folder, `prune` its job. The model alone: `Engine.load().generate([...])`. Every error is a `UniPicError`.
+ship with the package; `plan` and `run` take either. An output: `status`, `verify`, `seal`, `repair`, `trace` and
+`replay` take its folder, `prune` its job. The model alone: `Engine.load().generate([...])`. Every error is a
+`UniPicError`.
 
 Importing this package is cheap: PyTorch, Ray and PyArrow are loaded by what first needs them.
 """
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unipic.jobs.api.engine import Engine, Sampling
-    from unipic.jobs.api.outputs import repair, replay, status, trace, verify
+    from unipic.jobs.api.outputs import repair, replay, seal, status, trace, verify
     from unipic.jobs.api.runs import plan, prune, run
     from unipic.jobs.spec.examples import examples
     from unipic.jobs.spec.load import load_job
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         Output,
         Replicas,
     )
+    from unipic.pipeline.output.seal import Seal
     from unipic.pipeline.plan import Plan
     from unipic.pipeline.records import ManifestFile
     from unipic.pipeline.storage.options import StorageOptions
@@ -98,6 +100,7 @@ __all__ = [
     "Result",
     "RowError",
     "Sampling",
+    "Seal",
     "SpecError",
     "Status",
     "Step",
@@ -114,6 +117,7 @@ __all__ = [
     "repair",
     "replay",
     "run",
+    "seal",
     "status",
     "trace",
     "verify",
@@ -123,6 +127,7 @@ _HOMES = {
     "unipic.jobs.api.engine": (
         "Engine",
         "Sampling",
+        "Seal",
     ),
     "unipic.jobs.api.outputs": (
         "repair",

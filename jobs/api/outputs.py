@@ -17,6 +17,9 @@ from unipic.pipeline.audit.report import Report
 from unipic.pipeline.audit.status import Status
 from unipic.pipeline.audit.trace import Step
 from unipic.pipeline.execution.progress import OnProgress
+from unipic.pipeline.output import seal as sealing
+from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.seal import Seal
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.remote import PATIENCE_S
 from unipic.pipeline.storage.storage import Storage
@@ -41,7 +44,7 @@ def status(output: Folder, *, storage: StorageOptions | None = None) -> Status:
     return asking.status(os.fspath(output), Storage(storage or StorageOptions(), patience_s=PATIENCE_S))
 
 
-def verify(output: Folder, *, replay: int = 0, storage: StorageOptions | None = None) -> Report:
+def verify(output: Folder, *, replay: int = 0, digest: str = "", storage: StorageOptions | None = None) -> Report:
     """Audit a whole output: every unit, part, row, image and lineage against its receipt.
 
     >>> report = unipic.verify("out/pictures")
@@ -51,16 +54,35 @@ def verify(output: Folder, *, replay: int = 0, storage: StorageOptions | None = 
     Args:
         output: the job's output folder.
         replay: also make so many randomly chosen rows again and compare; this loads the model.
+        digest: that `seal` returned: also check that nothing changed since.
         storage: how to reach S3; default: as the environment says.
 
     Raises:
         OutputError: no run has begun there.
     """
     uri, reached = os.fspath(output), _reached(storage)
-    report = verifying.verify(uri, reached)
+    report = verifying.verify(uri, reached, digest=digest)
     for problem in replaying.replay_sample(uri, replay, reached, damaged=report.damaged_units):
         report.add(problem)
     return report
+
+
+def seal(output: Folder, *, storage: StorageOptions | None = None) -> Seal:
+    """Seal a finished output: the digest pins down every row, for someone who keeps it elsewhere.
+
+    >>> digest = unipic.seal("out/pictures").digest
+    >>> unipic.verify("out/pictures", digest=digest).seal
+    'intact'
+
+    Args:
+        output: the job's output folder.
+        storage: how to reach S3; default: as the environment says.
+
+    Raises:
+        OutputError: no run has begun there, it is not finished, or a record is damaged.
+        JobError: a run is active there.
+    """
+    return sealing.seal(Ledger(os.fspath(output), _reached(storage)))
 
 
 def repair(

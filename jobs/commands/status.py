@@ -56,6 +56,8 @@ def _lines(current: Status) -> list[str]:
     if current.last is not None:
         lines.append(f"  last      {duration(time.time() - current.last)} ago")
     lines += [f"  run       {run}" for run in current.at_work]
+    if current.seal:
+        lines.append(f"  seal      {current.seal}")
     if current.rows_per_s and not current.finished:
         left = f", {duration(current.eta_s)} left at that rate" if current.eta_s is not None else ""
         lines.append(f"  rate      {rate(current.rows_per_s, 'rows')} over the last units{left}")

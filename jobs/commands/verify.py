@@ -32,6 +32,9 @@ def verify_output(
     replay: Annotated[
         int, typer.Option(metavar="N", min=0, help="Also replay N random rows and compare; loads the model.")
     ] = 0,
+    seal: Annotated[
+        str, typer.Option(metavar="DIGEST", help="Also check that nothing changed since `unipic seal` gave DIGEST.")
+    ] = "",
     json: AsJson = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
@@ -51,12 +54,13 @@ def verify_output(
       unipic verify demo-output/pictures
       unipic verify demo-output/pictures --replay 20
       unipic verify demo-output/pictures --repair
+      unipic verify demo-output/pictures --seal "$(cat pictures.seal)"
     """
     storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
-    reports, stopped = [_audit(output, storage, replay, quiet=json)], False
+    reports, stopped = [_audit(output, storage, replay, seal, quiet=json)], False
     if repair and not reports[0].ok:
         stopped = _repair(output, storage, reports[0])
-        reports.append(_audit(output, storage, replay, quiet=json))
+        reports.append(_audit(output, storage, replay, seal, quiet=json))
     elif not json and (actions := _repair_actions(reports[0])):
         typer.echo(f"  --repair would {actions}")
     if json:
@@ -65,14 +69,18 @@ def verify_output(
         raise typer.Exit(STOPPED if stopped or reports[-1].verdict == "incomplete" else FAULT)
 
 
-def _audit(output: str, storage: Storage, replay: int, *, quiet: bool) -> Report:
+def _audit(output: str, storage: Storage, replay: int, seal: str, *, quiet: bool) -> Report:
     from unipic.pipeline.audit.replay import replay_sample
     from unipic.pipeline.audit.verify import verify
 
     console = Console(stderr=True, highlight=False)
     with bars.Progress(console=console, transient=True, disable=not console.is_terminal) as live:
         bar = live.add_task("auditing units", total=None)
-        report = verify(output, storage, on_unit=lambda done, planned: live.update(bar, completed=done, total=planned))
+
+        def on_unit(done: int, planned: int) -> None:
+            live.update(bar, completed=done, total=planned)
+
+        report = verify(output, storage, digest=seal, on_unit=on_unit)
     try:
         for problem in replay_sample(output, replay, storage, damaged=report.damaged_units):
             report.add(problem)
@@ -85,6 +93,10 @@ def _audit(output: str, storage: Storage, replay: int, *, quiet: bool) -> Report
 def _print_report(report: Report) -> None:
     rows = f"{report.data:,} data and {report.rejected:,} rejected of {count(report.rows, 'row')}"
     typer.echo(f"{report.output}: {report.verdict}; {rows} in {count(report.units, 'unit')}")
+    if report.seal == "intact":
+        typer.echo(f"  sealed: {report.digest}")
+    elif report.seal == "outdated":
+        typer.echo("  changed since it was sealed; `unipic seal` makes a new seal")
     for kind, number in sorted(report.counts.items(), key=lambda item: -item[1]):
         typer.echo(f"  {kind}: {number:,}")
     for problem in report.problems[:_PROBLEMS_SHOWN]:

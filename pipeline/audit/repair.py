@@ -90,15 +90,14 @@ def repair(
 def clear(output_uri: str, storage: Storage, report: Report, plan: RepairPlan) -> Repaired:
     """Prepare the output for the run that makes `plan`'s units again; set `report.foreign` aside."""
     ledger = Ledger(output_uri, storage)
-    if plan.units:
+    if plan.redone or plan.reset:
         epoch = open_epoch(ledger, lambda now: redoing(now, sorted(plan.redone)))
         # Receipts first: a repair that dies in between leaves units to be made, never a done unit in pieces.
         for path in list(ledger.list(RECEIPTS)) if plan.reset else ():
             named = parse_receipt(path)
             if named is not None and named.unit in plan.reset:
                 _set_aside(ledger, path)
-        if plan.redone or plan.reset:
-            withdraw(ledger, replace(ledger.recorded(), epoch=epoch), plan.reset)
+        withdraw(ledger, replace(ledger.recorded(), epoch=epoch), plan.reset)
     for path in report.foreign:
         _set_aside(ledger, path)
     try:

@@ -70,6 +70,8 @@ class Report:
         damaged_units: ids of the units that making again repairs.
         distrusted_units: those of them whose receipt itself is wrong, or vouches for wrong rows.
         foreign: paths of all unexpected files that `repair` moves.
+        digest: of the records and receipts found, which `seal` gives, too; "" where a record is damaged.
+        seal: whether `seal.json` has that digest; "outdated" where the output changed since; "" without a seal.
     """
 
     output: str
@@ -82,6 +84,8 @@ class Report:
     damaged_units: set[str] = field(default_factory=set)
     distrusted_units: set[str] = field(default_factory=set)
     foreign: list[str] = field(default_factory=list)
+    digest: str = ""
+    seal: Literal["", "intact", "outdated"] = ""
 
     @property
     def ok(self) -> bool:

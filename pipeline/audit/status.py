@@ -6,9 +6,12 @@ import heapq
 from dataclasses import dataclass
 
 from unipic.pipeline.audit.rejections import RejectedKind, Summary
+from unipic.pipeline.errors import OutputError
 from unipic.pipeline.job import Limits
 from unipic.pipeline.output.heartbeat import at_work
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.seal import CHANGED, recorded_seal
+from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.storage.storage import Storage
 
 RECENT_UNITS = 50  # for the rate, which an earlier interruption must not lower
@@ -25,6 +28,8 @@ class Status:
         eta_s: None without an active run.
         complete: every row is accounted for.
         finished: complete, and not more rows are rejected than allowed.
+        seal: "sealed", "changed since it was sealed", "seal.json is damaged", or "" without a seal. Whether the digest
+            still holds, only `verify` says.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Status:
     complete: bool
     finished: bool
     at_work: tuple[str, ...]
+    seal: str = ""
 
 
 def status(output_uri: str, storage: Storage) -> Status:
@@ -90,7 +96,16 @@ def status(output_uri: str, storage: Storage) -> Status:
         complete=left == 0,
         finished=left == 0 and rejected <= allowed,
         at_work=others,
+        seal=_seal(ledger, snapshot),
     )
+
+
+def _seal(ledger: Ledger, snapshot: Snapshot) -> str:
+    try:
+        seal = recorded_seal(ledger)
+    except OutputError:
+        return "seal.json is damaged"
+    return "" if seal is None else CHANGED if seal.is_outdated(snapshot) else "sealed"
 
 
 def _rate(recent: list[tuple[float, int]]) -> float:

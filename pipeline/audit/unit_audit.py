@@ -16,6 +16,7 @@ from unipic.pipeline.images.decode import check_decodes
 from unipic.pipeline.lineage import sha256
 from unipic.pipeline.output.layout import DATA, REJECTED, image_name, part_path, staged_path
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.seal import leaf_of
 from unipic.pipeline.records import Part, Receipt, Revision, Unit, UnitId
 from unipic.pipeline.storage.parquet import read_parquet
 
@@ -30,12 +31,14 @@ class UnitAudit:
     Attributes:
         receipt: None where it is damaged.
         files: paths of the published files that belong to the unit.
+        leaves: of its receipts, for the output's seal.
     """
 
     unit: UnitId
     receipt: Receipt | None = None
     problems: list[Problem] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
+    leaves: list[bytes] = field(default_factory=list)
 
     def add(self, kind: ProblemKind, where: str, message: str) -> None:
         self.problems.append(Problem(kind, where, message, self.unit))
@@ -45,9 +48,10 @@ def audit_unit(ledger: Ledger, expectation: Expectation, unit: UnitId, revision:
     """Read the unit's latest receipt, its parts and images, and hold them against `expectation`."""
     audit = UnitAudit(unit)
     try:
-        for number in range(revision.number):  # what a retry was added to must be as it was, too
-            ledger.receipt(unit, Revision(revision.since, number))
-        audit.receipt = ledger.receipt(unit, revision)
+        for number in range(revision.number + 1):  # what a retry was added to must be as it was, too
+            path, data, receipt = ledger.read_receipt(unit, Revision(revision.since, number))
+            audit.leaves.append(leaf_of(path, data))
+        audit.receipt = receipt
     except (OutputError, ObjectMissing) as error:
         audit.add(ProblemKind.DAMAGED_RECEIPT, unit, error.message)
         return audit

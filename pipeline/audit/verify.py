@@ -5,9 +5,7 @@ It walks units, parts, images and staged files side by side in the order of thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterator
 
 from unipic.pipeline.audit.expectation import Expectation, epochs_of
 from unipic.pipeline.audit.files import FileAudit
@@ -15,25 +13,32 @@ from unipic.pipeline.audit.report import Problem, ProblemKind, Report
 from unipic.pipeline.audit.unit_audit import UnitAudit, audit_unit
 from unipic.pipeline.errors import ObjectMissing, OutputError
 from unipic.pipeline.lineage import sha256
-from unipic.pipeline.output.layout import EPOCHS, LISTINGS, RUN
+from unipic.pipeline.output.layout import EPOCHS, LISTINGS, RUN, SEAL
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import is_listing
+from unipic.pipeline.output.seal import CHANGED, check_digest, record_tree, recorded_seal
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.records import UnitId
+from unipic.pipeline.storage.read_ahead import read_ahead
 from unipic.pipeline.storage.storage import Storage
 
 AUDITORS = 4  # units read at once: one is decoded while others are on their way
 
 
-def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], None] | None = None) -> Report:
+def verify(
+    output_uri: str, storage: Storage, *, digest: str = "", on_unit: Callable[[int, int], None] | None = None
+) -> Report:
     """Hold everything under `output_uri` against its receipts, and the receipts against the recorded job and manifest.
 
     Args:
+        digest: that `seal` gave: run.json, epochs and receipts must still be those of then.
         on_unit: called with (units audited, units planned) after each unit.
 
     Raises:
         OutputError: no run has claimed this folder.
+        JobError: `digest` is none.
     """
+    digest = check_digest(digest) if digest else ""
     ledger = Ledger(output_uri, storage)
     report = Report(ledger.output_uri)
     try:
@@ -49,19 +54,53 @@ def verify(output_uri: str, storage: Storage, *, on_unit: Callable[[int, int], N
         report.add(problem)
     snapshot = ledger.snapshot(run)
     report.rows = sum(one.rows for one in run.files) * run.samples_per_row
-    files = FileAudit(ledger, snapshot)
+    _walk(report, ledger, expectation, snapshot, on_unit)
+    _check_seal(report, ledger, snapshot, digest)
+    if report.ok and report.data + report.rejected != report.rows:
+        message = f"{report.data} + {report.rejected} of {report.rows} rows"
+        report.add(Problem(ProblemKind.ROW_COUNT, report.output, message))
+    return report
+
+
+def _walk(
+    report: Report,
+    ledger: Ledger,
+    expectation: Expectation,
+    snapshot: Snapshot,
+    on_unit: Callable[[int, int], None] | None,
+) -> None:
+    """Audit units and files side by side, and hash the records and receipts on the way."""
+    files, tree = FileAudit(ledger, snapshot), record_tree(ledger, expectation.run)
     for audited, (unit, audit) in enumerate(_audits(ledger, expectation, snapshot), start=1):
         _add_unit(report, audit)
+        for leaf in audit.leaves:
+            tree.add(leaf)
         for problem in files.of_unit(unit, audit):
             report.add(problem)
         if on_unit is not None:
             on_unit(audited, snapshot.planned)
     for problem in files.rest():
         report.add(problem)
-    if report.ok and report.data + report.rejected != report.rows:
-        message = f"{report.data} + {report.rejected} of {report.rows} rows"
-        report.add(Problem(ProblemKind.ROW_COUNT, report.output, message))
-    return report
+    report.digest = tree.root()
+
+
+def _check_seal(report: Report, ledger: Ledger, snapshot: Snapshot, digest: str) -> None:
+    """What was found against `seal.json`, and against the digest that the caller has kept."""
+    try:
+        seal = recorded_seal(ledger)
+    except OutputError as error:
+        report.add(Problem(ProblemKind.ALTERED_RECORD, SEAL, str(error)))
+        seal = None
+    if seal is not None:
+        report.seal = "intact" if seal.digest == report.digest else "outdated"
+        if report.seal == "outdated" and not seal.is_outdated(snapshot):
+            message = "its digest is not that of the records and receipts, and no run has added to them since"
+            report.add(Problem(ProblemKind.BROKEN_SEAL, SEAL, message))
+    if digest and digest != report.digest:
+        went_on = seal is not None and seal.digest == digest and seal.is_outdated(snapshot)
+        why = f" ({CHANGED}: epoch {seal.epoch}, {seal.receipts:,} receipts then)" if went_on and seal else ""
+        message = f"the digest of this output is {report.digest}, not {digest}{why}"
+        report.add(Problem(ProblemKind.BROKEN_SEAL, report.output, message))
 
 
 def _listing_problems(ledger: Ledger, expectation: Expectation) -> Iterator[Problem]:
@@ -101,8 +140,4 @@ def _audits(ledger: Ledger, expectation: Expectation, snapshot: Snapshot) -> Ite
             return UnitAudit(unit, problems=[missing])
         return audit_unit(ledger, expectation, unit, revision)
 
-    units: Iterable[UnitId] = snapshot.all_units()
-    names = iter(units)
-    with ThreadPoolExecutor(AUDITORS) as pool:
-        while chunk := list(islice(names, AUDITORS * 4)):
-            yield from zip(chunk, pool.map(audit, chunk), strict=True)
+    return read_ahead(lambda unit: (unit, audit(unit)), snapshot.all_units(), threads=AUDITORS, ahead=AUDITORS * 4)

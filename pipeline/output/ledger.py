@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 from unipic.pipeline.errors import ObjectMissing, OutputError
 from unipic.pipeline.job import Job
@@ -28,6 +26,7 @@ from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.records import ManifestFile, Receipt, Revision, Unit, UnitId
 from unipic.pipeline.storage.parquet import read_parquet
 from unipic.pipeline.storage.paths import is_s3, join, local_path, relative
+from unipic.pipeline.storage.read_ahead import read_ahead
 from unipic.pipeline.storage.storage import Storage
 
 READERS = 16  # receipts read at once: each is one small round trip
@@ -190,10 +189,9 @@ class Ledger:
             revision = known.revision(unit)
             return self.receipt(unit, revision) if revision is not None else None
 
-        names = iter(known.units() if units is None else units)
-        with ThreadPoolExecutor(READERS) as pool:
-            while chunk := list(islice(names, READERS * 16)):
-                yield from (receipt for receipt in pool.map(read, chunk) if receipt is not None)
+        names = known.units() if units is None else units
+        found = read_ahead(read, names, threads=READERS, ahead=READERS * 16)
+        return (receipt for receipt in found if receipt is not None)
 
     def receipt(self, unit: UnitId, revision: Revision) -> Receipt:
         """The receipt of one commit.
@@ -202,16 +200,20 @@ class Ledger:
             OutputError: it is damaged, or another commit's.
             ObjectMissing: there is none.
         """
-        uri = self.uri(receipt_path(unit, revision))
+        return self.read_receipt(unit, revision)[2]
+
+    def read_receipt(self, unit: UnitId, revision: Revision) -> tuple[str, bytes, Receipt]:
+        """Its path, its bytes, and what they say. Raises as `receipt`."""
+        path = receipt_path(unit, revision)
+        data = self.storage.read(self.uri(path))
         try:
-            receipt = Receipt.from_json(self.storage.read(uri))
+            receipt = Receipt.from_json(data)
             if (receipt.unit, receipt.revision) != (unit, revision):
                 raise ValueError(f"it is the receipt of {receipt.unit}{receipt.revision.tag}")
         except ValueError as error:
-            raise OutputError(
-                f"the receipt {uri} is damaged: {error}", remedy="`unipic verify --repair` does its unit again."
-            ) from error
-        return receipt
+            remedy = "`unipic verify --repair` does its unit again."
+            raise OutputError(f"the receipt {self.uri(path)} is damaged: {error}", remedy=remedy) from error
+        return path, data, receipt
 
     def retry(self, receipt: Receipt, file: ManifestFile) -> Unit:
         """The unit of `receipt` as work on just its rejected rows."""

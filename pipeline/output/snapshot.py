@@ -50,6 +50,11 @@ class Snapshot:
         return self._done
 
     @property
+    def commits(self) -> int:
+        """How many receipts count, those before a retry among them."""
+        return sum(sum(cells) for cells in self._cells.values())
+
+    @property
     def planned(self) -> int:
         """How many units the recorded manifest makes."""
         return sum(len(cells) for cells in self._cells.values())

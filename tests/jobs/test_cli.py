@@ -35,6 +35,7 @@ COMMANDS = [
         "rejected",
         "example",
         "verify",
+        "seal",
         "trace",
         "replay",
         "prune",

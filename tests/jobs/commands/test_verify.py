@@ -74,3 +74,16 @@ def test_verify_replays_rows_of_sound_units_alone(job: Job, command: Command, fa
     code, out, _ = command("verify", job.output.uri, "--replay", 30)
     assert code == 1 and "altered part: 1" in out and "missing part: 1" in out and "unexpected file: 2" in out
     assert "replayed" not in out
+
+
+def test_a_sealed_output_is_held_against_the_digest_that_was_printed(job: Job, command: Command) -> None:
+    code, out, _ = command("seal", job.output.uri)
+    digest = out.split()[-1]
+    assert code == 0 and out == f"{job.output.uri}: sealed with 4 receipts\n{digest}\n"
+    assert json.loads(command("seal", job.output.uri, "--json")[1])["digest"] == digest
+    code, out, _ = command("verify", job.output.uri, "--seal", digest)
+    assert code == 0 and f"\n  sealed: {digest}\n" in out
+    assert "  seal      sealed\n" in command("status", job.output.uri)[1]
+    wrong = "0" * 64
+    code, out, _ = command("verify", job.output.uri, "--seal", wrong)
+    assert code == 1 and f"the digest of this output is {digest}, not {wrong}" in out
