@@ -127,11 +127,11 @@ _HOMES = {
     "unipic.jobs.api.engine": (
         "Engine",
         "Sampling",
-        "Seal",
     ),
     "unipic.jobs.api.outputs": (
         "repair",
         "replay",
+        "seal",
         "status",
         "trace",
         "verify",
@@ -187,6 +187,7 @@ _HOMES = {
         "Output",
         "Replicas",
     ),
+    "unipic.pipeline.output.seal": ("Seal",),
     "unipic.pipeline.plan": ("Plan",),
     "unipic.pipeline.records": ("ManifestFile",),
     "unipic.pipeline.storage.options": ("StorageOptions",),
