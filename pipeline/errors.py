@@ -157,6 +157,7 @@ class RejectionKind(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     REPLICA_FAILED = "ReplicaFailed"
     REPLICA_CRASHED = "ReplicaCrashed"
+    WORKER_CRASHED = "WorkerCrashed"
 
 
 class RowError(UniPicError):

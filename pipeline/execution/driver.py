@@ -29,7 +29,7 @@ log = logging.getLogger("unipic.run")
 class Executor(Protocol):
     """Runs units and knows the run's supervisor; `RayExecutor`, or a stand-in in tests."""
 
-    def outcomes(self, units: Sequence[Unit], *, units_per_replica: int) -> Iterator[Outcome]: ...
+    def outcomes(self, units: Sequence[Unit], *, careful: bool) -> Iterator[Outcome]: ...
     def health(self) -> Health: ...
     def check(self, wait_s: float = 0.0) -> None: ...
     def stop(self) -> None: ...
@@ -66,7 +66,7 @@ class Driver:
             self._run(wave)
 
     def _run(self, wave: Wave) -> None:
-        log.info("%d units begin, %d on a replica at once", len(wave.units), wave.units_per_replica)
+        log.info("%d units begin%s", len(wave.units), ", carefully" if wave.careful else "")
         arrived: queue.Queue[Outcome | BaseException | None] = queue.Queue()
         threading.Thread(target=_iterate, args=(self.executor, wave, arrived), daemon=True).start()
         give_up_at = float("inf")
@@ -123,7 +123,7 @@ class Driver:
 
 def _iterate(executor: Executor, wave: Wave, arrived: queue.Queue[Outcome | BaseException | None]) -> None:
     try:
-        for outcome in executor.outcomes(wave.units, units_per_replica=wave.units_per_replica):
+        for outcome in executor.outcomes(wave.units, careful=wave.careful):
             arrived.put(outcome)
         arrived.put(None)
     except BaseException as error:  # handed to the driving thread, which raises it

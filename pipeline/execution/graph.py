@@ -36,22 +36,22 @@ class RayExecutor:
         self.make_engine = make_engine
         self.watch = watch
 
-    def outcomes(self, units: Sequence[Unit], *, units_per_replica: int = UNITS_PER_REPLICA) -> Iterator[Outcome]:
+    def outcomes(self, units: Sequence[Unit], *, careful: bool = False) -> Iterator[Outcome]:
         """Run `units` through a fresh graph; lazy, in order of completion.
 
         The iteration also ends, without an error, when Ray Data's executor is shut down: compare with the receipts.
 
         Args:
-            units_per_replica: how many a replica works on at once.
+            careful: see `Wave`.
         """
         import ray
 
         compute = self.context.job.compute
         stage = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
-        known = {"context": self.context, "supervisor": RemoteClient(self.supervisor)}
+        known = {"context": self.context, "supervisor": RemoteClient(self.supervisor), "careful": careful}
         replica = {
             **stage,
-            "compute": self._pool(len(units), units_per_replica),
+            "compute": self._pool(len(units), 1 if careful else UNITS_PER_REPLICA),
             "num_cpus": compute.cpus_per_replica,
             "num_gpus": compute.gpus or None,
             "fn_constructor_kwargs": {**known, "make_engine": self.make_engine, "first": units[0]},

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.execution.blocks import pack, through_stage, unpack
+from unipic.pipeline.execution.careful import CAREFUL_DEATHS, checked_carefully, prepare_carefully
 from unipic.pipeline.execution.warmup import admit
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.commit import commit
@@ -15,25 +16,37 @@ from unipic.pipeline.stages.engine import MakeEngine
 from unipic.pipeline.stages.infer import Replica
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.supervision.client import SupervisorClient
-from unipic.pipeline.supervision.failures import check_deaths
+from unipic.pipeline.supervision.failures import DEATHS_PER_ATTEMPT, check_deaths
 from unipic.pipeline.supervision.supervisor import UnitHistory
 
 
-def prepare_stage(batch: pa.Table, context: RunContext, supervisor: SupervisorClient) -> pa.Table:
+def prepare_stage(
+    batch: pa.Table, context: RunContext, supervisor: SupervisorClient, *, careful: bool = False
+) -> pa.Table:
+    """`careful`: the unit has killed workers, so that the rows at fault are looked for."""
+
     def work(unit: Unit, _: object) -> pa.Buffer | None:
         deaths = supervisor.begin_task(unit.id, "prepare")
         if deaths is None:
             return None
-        check_deaths(unit, deaths, "read and decoded")
-        return pack(prepare(unit, context))
+        check_deaths(unit, deaths, "read and decoded", most=CAREFUL_DEATHS if careful else DEATHS_PER_ATTEMPT)
+        prepared = prepare_carefully(unit, context, supervisor) if careful else prepare(unit, context)
+        return None if prepared is None else pack(prepared)
 
     return through_stage("prepare", batch, work)
 
 
-def commit_stage(batch: pa.Table, context: RunContext, supervisor: SupervisorClient) -> pa.Table:
-    def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer:
-        check_deaths(unit, supervisor.begin_task(unit.id, "commit") or 0, "encoded and wrote")
-        return _receipt(unit, unpack(payload), context)
+def commit_stage(
+    batch: pa.Table, context: RunContext, supervisor: SupervisorClient, *, careful: bool = False
+) -> pa.Table:
+    """`careful`: as for `prepare_stage`."""
+
+    def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer | None:
+        deaths = supervisor.begin_task(unit.id, "commit") or 0
+        check_deaths(unit, deaths, "encoded and wrote", most=CAREFUL_DEATHS if careful else DEATHS_PER_ATTEMPT)
+        answered = unpack(payload)
+        checked = checked_carefully(unit, answered, context, supervisor) if careful else answered
+        return None if checked is None else _receipt(unit, checked, context)
 
     return through_stage("commit", batch, work)
 
@@ -60,8 +73,10 @@ class ReplicaStage:
         supervisor: SupervisorClient,
         make_engine: MakeEngine,
         first: Unit,
+        careful: bool = False,
         actor_id: Callable[[], str] = ray_actor_id,
     ) -> None:
+        self.careful = careful
         self.context = context
         self.supervisor = supervisor
         self.replica = admit(context, supervisor, make_engine, unit=first, actor=actor_id())
@@ -92,6 +107,8 @@ class FusedStage(ReplicaStage):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         def work(unit: Unit, _: object) -> pa.Buffer | None:
+            if self.careful:
+                return self._carefully(unit)
             taken = self._take(unit)
             if taken is None:
                 return None
@@ -100,6 +117,21 @@ class FusedStage(ReplicaStage):
             return _receipt(unit, answered, self.context)
 
         return through_stage("prepare", batch, work)
+
+    def _carefully(self, unit: Unit) -> pa.Buffer | None:
+        deaths = self.supervisor.begin_task(unit.id, "prepare")
+        if deaths is None:
+            return None
+        check_deaths(unit, deaths, "worked on", most=CAREFUL_DEATHS)
+        prepared = prepare_carefully(unit, self.context, self.supervisor)
+        taken = self._take(unit)
+        if prepared is None or taken is None:
+            return None
+        replica, history = taken
+        answered = replica.answer(unit, prepared, history.crashed)
+        self.supervisor.release_unit(unit.id)
+        checked = checked_carefully(unit, answered, self.context, self.supervisor)
+        return None if checked is None else _receipt(unit, checked, self.context)
 
 
 def _receipt(unit: Unit, answered: pa.Table, context: RunContext) -> pa.Buffer:

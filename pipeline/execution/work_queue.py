@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from unipic.pipeline.execution.graph import UNITS_PER_REPLICA
-from unipic.pipeline.records import Unit
+from unipic.pipeline.records import Unit, UnitId
 from unipic.pipeline.supervision.failures import Failure
 
 WAVE_UNITS = 2_000  # Ray Data keeps about 6 KB a block of one execution in the driver; a wave reloads the model
@@ -17,10 +16,15 @@ UNIT_ATTEMPTS = 3  # of a unit whose failure may be temporary; each attempt is a
 
 @dataclass(frozen=True)
 class Wave:
-    """Units that go through one Ray Data graph together."""
+    """Units that go through one Ray Data graph together.
+
+    Attributes:
+        careful: they have killed workers. A replica works on one of them at a time, so that its death tells of which,
+            and the rows that kill tasks are looked for.
+    """
 
     units: Sequence[Unit]
-    units_per_replica: int = UNITS_PER_REPLICA
+    careful: bool = False
 
 
 class WorkQueue:
@@ -36,6 +40,7 @@ class WorkQueue:
         self.planned = iter(planned)
         self.later = list(later)
         self.deadly: list[Unit] = []
+        self.careful: set[UnitId] = set()
         self.failures: Counter[str] = Counter()
         self.wave_units = wave_units
 
@@ -48,14 +53,16 @@ class WorkQueue:
                 units, self.later = self.later[: self.wave_units], self.later[self.wave_units :]
                 yield Wave(units)
             else:
-                # A replica to itself each: none but the unit that kills replicas is now suspected of it.
                 units, self.deadly = self.deadly, []
-                yield Wave(units, units_per_replica=1)
+                self.careful |= {unit.id for unit in units}
+                yield Wave(units, careful=True)
 
     def defer(self, unit: Unit, failure: Failure) -> bool:
-        """Whether `unit`, which came back with `failure`, will be attempted again."""
+        """Whether `unit`, which came back with `failure`, is attempted again: carefully, once, if workers died."""
         self.failures[unit.id] += 1
         if not failure.retryable or self.failures[unit.id] >= UNIT_ATTEMPTS:
+            return False
+        if failure.deadly and unit.id in self.careful:
             return False
         (self.deadly if failure.deadly else self.later).append(unit)
         return True

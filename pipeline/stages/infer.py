@@ -19,13 +19,11 @@ from unipic.pipeline.errors import EngineError, RejectionKind
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.stages.tables import ANSWERED, KEEP
+from unipic.pipeline.supervision.bisection import CRASHES_BEFORE_SPLIT, decide, halves
 from unipic.pipeline.supervision.client import SupervisorClient
 from unipic.pipeline.supervision.failures import essence
 from unipic.pipeline.supervision.health import Rows
 from unipic.pipeline.supervision.watchdog import time_limit
-
-CRASHES_BEFORE_SPLIT = 2
-"""A replica can die of many things; a micro-batch is suspected when it has been there twice."""
 
 Fault = dict[str, Any]
 
@@ -143,22 +141,19 @@ class _Batches:
 
     def _part(self, rows: Rows, *, suspect: bool = False) -> Iterator[tuple[int, bytes | str | Fault]]:
         """Answer `rows`; `suspect` says they are part of a micro-batch that failed."""
-        first, last = rows
-        deaths = sum(crash == rows for crash in self.crashed)
-        inside = any(first <= crash[0] and crash[1] <= last and crash != rows for crash in self.crashed)
-        if last - first == 1 and deaths >= CRASHES_BEFORE_SPLIT:
+        what = decide(rows, self.crashed, suspect=suspect)
+        if what == "reject":
             message = f"{CRASHES_BEFORE_SPLIT} replicas died while they worked on this row alone"
-            yield first, _fault(RejectionKind.REPLICA_CRASHED, message, attempts=CRASHES_BEFORE_SPLIT)
-        elif last - first > 1 and (inside or deaths >= (1 if suspect else CRASHES_BEFORE_SPLIT)):
+            yield rows[0], _fault(RejectionKind.REPLICA_CRASHED, message, attempts=CRASHES_BEFORE_SPLIT)
+        elif what == "halve":
             yield from self._halves(rows)
         else:
             yield from self._attempt(rows)
 
     def _halves(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
         self.resized = True
-        middle = (rows[0] + rows[1] + 1) // 2
-        yield from self._part((rows[0], middle), suspect=True)
-        yield from self._part((middle, rows[1]), suspect=True)
+        for half in halves(rows):
+            yield from self._part(half, suspect=True)
 
     def _attempt(self, rows: Rows) -> Iterator[tuple[int, bytes | str | Fault]]:
         first, last = rows

@@ -33,6 +33,7 @@ from unipic.pipeline.storage.paths import is_s3
 
 FETCH_THREADS = 8  # images of one unit in flight at once: fetching waits on the network, Pillow frees the GIL
 LONGEST_SEED = 100  # characters; Python refuses to make a number of very many digits
+DEADLY = "2 processes died while they read or decoded this row alone"
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,14 @@ class _Work:
     root: str
     alias: str
     own: OwnStore
+    deadly: frozenset[int]
 
 
-def prepare(unit: Unit, context: RunContext) -> pa.Table:
+def prepare(unit: Unit, context: RunContext, *, deadly: frozenset[int] = frozenset()) -> pa.Table:
     """Read `unit` and make every row of it ready for a replica, or reject it.
+
+    Args:
+        deadly: rows that killed the process that prepared them, and are rejected unseen.
 
     Returns:
         A table of `PREPARED`, one row per manifest row and sample in order, then the job's `keep` columns.
@@ -77,7 +82,7 @@ def prepare(unit: Unit, context: RunContext) -> pa.Table:
     places = sorted({row - unit.first_row for row, _ in only}) if only else range(rows.num_rows)
     own = OwnStore([unit.file.uri, f"{job.output.uri}/data", job.input.image_root or ""], context.storage)
     root, alias = _whereabouts(unit, context) if "image" in roles else ("", "")
-    work = _Work(unit, context, roles, rows, tuple(unreadable), root, alias, own)
+    work = _Work(unit, context, roles, rows, tuple(unreadable), root, alias, own, deadly)
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
         records = pool.map(lambda at: _record(work, at), places)
         samples = [sample for record in records for sample in record]
@@ -100,6 +105,8 @@ def _record(work: _Work, at: int) -> list[dict[str, Any]]:
     record: dict[str, Any] = {"row": row, "id": shown}
     own_seed: int | None = None
     try:
+        if row in work.deadly:
+            raise RowError(RejectionKind.WORKER_CRASHED, DEADLY)
         if fault is not None:
             raise fault
         record["prompt"] = _prompt(value, job.params)

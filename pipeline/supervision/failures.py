@@ -62,16 +62,17 @@ class WorkersDied(EngineError):
     retryable = True
 
 
-def check_deaths(unit: Unit, deaths: int, activity: str) -> None:
+def check_deaths(unit: Unit, deaths: int, activity: str, *, most: int = DEATHS_PER_ATTEMPT) -> None:
     """Refuse to work on `unit` after `deaths` workers died of it in this attempt.
 
     Args:
         activity: what they did to the unit, past tense.
+        most: how many may.
 
     Raises:
         WorkersDied: too many. The unit is attempted again after all others, a limited number of times.
     """
-    if deaths < DEATHS_PER_ATTEMPT:
+    if deaths < most:
         return
     rows = f"rows {unit.first_row} to {unit.first_row + unit.rows - 1}"
     raise WorkersDied(

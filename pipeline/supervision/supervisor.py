@@ -18,6 +18,13 @@ from unipic.pipeline.supervision.admission import Admission, Permission
 from unipic.pipeline.supervision.failures import Failure
 from unipic.pipeline.supervision.health import Health, Rows
 
+TASKS = ("prepare", "commit")
+
+
+def task_key(unit: str, stage: str) -> str:
+    """What a task that attempts `unit` carefully calls it, apart from the replica's own attempts."""
+    return f"{unit} {stage}"
+
 
 @dataclass(frozen=True)
 class UnitHistory:
@@ -129,6 +136,10 @@ class Supervisor:
         self.held[unit] = replica
         return UnitHistory(list(self.crashed.get(unit, [])), self.deaths[unit])
 
+    def release_unit(self, unit: str) -> None:
+        """The replica that holds `unit` is alive and has answered it."""
+        self.held.pop(unit, None)
+
     def _died_on_device(self, replica: str) -> bool:
         return replica in self.died_on_device or any(who == replica for _, who, _ in self.in_flight.values())
 
@@ -159,15 +170,17 @@ class Supervisor:
     def unit_committed(self, unit: str) -> None:
         """Forget everything about `unit`."""
         self.unit_returned(unit)
-        self.crashed.pop(unit, None)
-        self.settled.pop(unit, None)
+        for key in (unit, *(task_key(unit, stage) for stage in TASKS)):
+            self.crashed.pop(key, None)
+            self.settled.pop(key, None)
 
     def unit_returned(self, unit: str) -> None:
         """`unit` reached the driver, so its holders are alive. The crashes of its micro-batches stay on record."""
-        self.in_flight.pop(unit, None)
-        self.held.pop(unit, None)
-        self.deaths.pop(unit, None)
-        for stage in ("prepare", "commit"):
+        for key in (unit, *(task_key(unit, stage) for stage in TASKS)):
+            self.in_flight.pop(key, None)
+            self.held.pop(key, None)
+            self.deaths.pop(key, None)
+        for stage in TASKS:
             self.begun.pop((unit, stage), None)
         self.progress_at = self.clock()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from unipic.pipeline.context import RunContext
@@ -28,20 +29,30 @@ class InProcess:
     supervisor: Supervisor = field(default_factory=Supervisor)
     replicas: list[Any] = field(default_factory=list)  # all are kept, so that no two have one name
 
-    def outcomes(self, units: Sequence[Unit], *, units_per_replica: int) -> Iterator[Outcome]:
-        fused = self.context.job.compute.layout == "fused"
+    def outcomes(self, units: Sequence[Unit], *, careful: bool) -> Iterator[Outcome]:
+        prepared, committed = (
+            partial(stage, context=self.context, supervisor=self.supervisor, careful=careful)
+            for stage in (prepare_stage, commit_stage)
+        )
+        stages: list[Callable[[Any], Any]] = [prepared, partial(self._answered, units[0], careful), committed]
+        if self.context.job.compute.layout == "fused":
+            stages = [partial(self._fused, units[0], careful)]
         for unit in units:
             batch = block(unit.to_json())
-            if not fused:
-                batch = _until_alive(lambda batch=batch: prepare_stage(batch, self.context, self.supervisor))
-            batch = _until_alive(lambda batch=batch: self._on_a_new_replica(batch, units[0], fused=fused))
-            if not fused:
-                batch = _until_alive(lambda batch=batch: commit_stage(batch, self.context, self.supervisor))
+            for stage in stages:
+                batch = _until_alive(stage, batch)
             yield from (Outcome.of(row) for row in batch.to_pylist())
 
-    def _on_a_new_replica(self, batch: Any, first: Unit, *, fused: bool) -> Any:
-        stage = FusedStage if fused else ReplicaStage
-        self.replicas.append(stage(self.context, self.supervisor, self.make_engine, first, lambda: "actor"))
+    def _answered(self, first: Unit, careful: bool, batch: Any) -> Any:
+        self.replicas.append(
+            ReplicaStage(self.context, self.supervisor, self.make_engine, first, careful, lambda: "actor")
+        )
+        return self.replicas[-1](batch)
+
+    def _fused(self, first: Unit, careful: bool, batch: Any) -> Any:
+        self.replicas.append(
+            FusedStage(self.context, self.supervisor, self.make_engine, first, careful, lambda: "actor")
+        )
         return self.replicas[-1](batch)
 
     def health(self) -> Health:
@@ -60,9 +71,9 @@ class InProcess:
         self.supervisor.unit_returned(unit)
 
 
-def _until_alive(work: Callable[..., Any]) -> Any:
+def _until_alive(stage: Callable[[Any], Any], batch: Any) -> Any:
     while True:
         try:
-            return work()
+            return stage(batch)
         except Died:
             continue

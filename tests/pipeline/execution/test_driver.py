@@ -54,7 +54,7 @@ class Scripted:
     waves: list[list[str]] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
 
-    def outcomes(self, units: Sequence[Unit], *, units_per_replica: int) -> Iterator[Outcome]:
+    def outcomes(self, units: Sequence[Unit], *, careful: bool) -> Iterator[Outcome]:
         self.waves.append([unit.id for unit in units])
         if self.error is not None:
             raise self.error

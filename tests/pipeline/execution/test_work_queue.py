@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unipic.pipeline.execution.graph import UNITS_PER_REPLICA
 from unipic.pipeline.execution.work_queue import UNIT_ATTEMPTS, WorkQueue
 from unipic.pipeline.records import ManifestFile, Revision, Unit
 from unipic.pipeline.supervision.failures import Failure
@@ -48,14 +47,15 @@ def test_a_unit_whose_failure_may_be_temporary_is_attempted_a_few_times_each_a_w
     assert seen == [[0, 8]] + [[8]] * (UNIT_ATTEMPTS - 1) and not last
 
 
-def test_a_unit_that_kills_workers_gets_a_replica_to_itself_after_all_others() -> None:
+def test_a_unit_that_kills_workers_is_attempted_carefully_once_after_all_others() -> None:
     queue = WorkQueue(units(3))
     waves = queue.waves()
-    assert next(waves).units_per_replica == UNITS_PER_REPLICA
+    assert not next(waves).careful
     assert queue.defer(units(1)[0], DEADLY) and queue.defer(units(1, first=2)[0], TEMPORARY)
-    ordinary, alone = waves
+    ordinary, careful = waves
     assert [unit.first_row for unit in ordinary.units] == [16]
-    assert ([unit.first_row for unit in alone.units], alone.units_per_replica) == ([0], 1)
+    assert ([unit.first_row for unit in careful.units], careful.careful) == ([0], True)
+    assert not queue.defer(careful.units[0], DEADLY)
 
 
 def test_a_failure_that_no_attempt_mends_is_not_deferred() -> None:

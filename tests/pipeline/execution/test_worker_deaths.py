@@ -12,6 +12,7 @@ import pytest
 from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
 from tests.inprocess import run_here
 from tests.pipeline.execution.inprocess import Died, InProcess
+from tests.tables import grey_png
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.errors import EngineError
 from unipic.pipeline.execution import ray_stages
@@ -20,13 +21,14 @@ from unipic.pipeline.execution.driver import Driver
 from unipic.pipeline.execution.progress import Result
 from unipic.pipeline.execution.reporter import Reporter
 from unipic.pipeline.execution.stop_policy import StopPolicy
-from unipic.pipeline.execution.work_queue import UNIT_ATTEMPTS
 from unipic.pipeline.job import Job
 from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.records import Unit
 from unipic.pipeline.run import publish_the_rest, reconciled, what_is_left
+from unipic.pipeline.stages import parts
+from unipic.pipeline.stages import prepare as preparing
 from unipic.pipeline.stages.engine import MakeEngine
 from unipic.pipeline.storage.storage import Storage
 from unipic.pipeline.supervision.failures import DEATHS_PER_ATTEMPT
@@ -88,36 +90,68 @@ class DiesAnswered(FakeEngine):
         return super().facts()
 
 
-@pytest.mark.parametrize(
-    ("place", "layout", "words"),
-    [
-        ("prepare", "staged", "read and decoded"),
-        ("answered", "staged", "held"),
-        ("commit", "staged", "encoded and wrote"),
-        ("prepare", "fused", "held"),
-        ("commit", "fused", "held"),
-    ],
-)
-def test_a_unit_that_kills_its_workers_ends_the_run_by_name_when_all_else_is_done(
-    place: str, layout: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layout", ["staged", "fused"])
+def test_a_unit_that_kills_its_replica_ends_the_run_by_name_when_all_else_is_done(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", [f"row {n}" for n in range(20)])
     job = make_job(tmp_path, compute__layout=layout)
-    make_engine: MakeEngine = FakeEngine
-    if place == "answered":
-        make_engine = DiesAnswered
-        monkeypatch.setattr(DiesAnswered, "deaths", 0)
-    else:
-        deadly = Deadly(getattr(ray_stages, place), lambda unit: unit.first_row == 8)
-        monkeypatch.setattr(ray_stages, place, deadly)
-    run = Run(job, make_engine)
-    with pytest.raises(EngineError, match=rf"a\.parquet, rows 8 to 15: 3 processes died while they {words} this unit"):
+    monkeypatch.setattr(DiesAnswered, "deaths", 0)
+    run = Run(job, DiesAnswered)
+    with pytest.raises(EngineError, match=r"a\.parquet, rows 8 to 15: 3 processes died while they held this unit"):
         run.drive()
-    deaths = DiesAnswered.deaths if place == "answered" else deadly.deaths
-    assert deaths == DEATHS_PER_ATTEMPT * UNIT_ATTEMPTS
+    assert DiesAnswered.deaths == 2 * DEATHS_PER_ATTEMPT
     assert len(all_rows(job)) == 12
     notes = run.reporter.notes
     assert any("deferred until the other units are done: a.parquet, rows 8 to 15" in note for note in notes)
+
+
+DEADLY = (9, 14)
+
+
+def dies_of(real: Callable[..., Any], deadly: Callable[..., bool]) -> Callable[..., Any]:
+    def stand_in(*arguments: Any, **named: Any) -> Any:
+        if deadly(*arguments, **named):
+            raise Died
+        return real(*arguments, **named)
+
+    return stand_in
+
+
+@pytest.mark.parametrize("layout", ["staged", "fused"])
+@pytest.mark.parametrize("rows", [DEADLY[:1], DEADLY])
+def test_rows_that_kill_the_process_that_encodes_them_are_rejected_and_their_neighbours_delivered(
+    rows: tuple[int, ...], layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", [f"row {n}" for n in range(20)])
+    calm, job = (make_job(tmp_path, compute__layout=layout, output__uri=str(tmp_path / name)) for name in ("calm", "o"))
+    run_here(calm)
+    deadly = {f"row {n}" for n in rows}
+    monkeypatch.setattr(parts, "encode", dies_of(parts.encode, lambda *_, facts, **__: facts["prompt"] in deadly))
+    assert Run(job).drive().outcome == "done"
+    assert {(row["id"], row["rejection"]["kind"]) for row in all_rows(job, "rejected")} == {
+        (f"a-{n}", "WorkerCrashed") for n in rows
+    }
+    assert all_rows(job) == [row for row in all_rows(calm) if row["prompt"] not in deadly]
+    assert verify(job.output.uri, Storage()).ok
+
+
+@pytest.mark.parametrize("layout", ["staged", "fused"])
+@pytest.mark.parametrize("rows", [DEADLY[:1], DEADLY])
+def test_rows_that_kill_the_process_that_decodes_them_are_rejected_and_their_neighbours_delivered(
+    rows: tuple[int, ...], layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [grey_png(n) for n in range(20)]
+    write_prompts(tmp_path / "manifest" / "a.parquet", [f"row {n}" for n in range(20)], image=images)
+    job = make_job(tmp_path, "caption", compute__layout=layout, input__columns={"id": "id", "image": "image"})
+    deadly = {images[n] for n in rows}
+    monkeypatch.setattr(preparing, "decode", dies_of(preparing.decode, lambda data, *_: data in deadly))
+    assert Run(job).drive().outcome == "done"
+    assert {(row["id"], row["rejection"]["kind"]) for row in all_rows(job, "rejected")} == {
+        (f"a-{n}", "WorkerCrashed") for n in rows
+    }
+    assert len(all_rows(job)) == 20 - len(rows)
+    assert verify(job.output.uri, Storage()).ok
 
 
 def test_a_unit_that_costs_a_few_workers_is_done_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

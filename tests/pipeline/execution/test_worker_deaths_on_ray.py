@@ -12,7 +12,6 @@ import pytest
 from tests.fakes import all_rows, make_job
 from tests.patience import HANGS_S
 from tests.places import ROOT
-from unipic.pipeline.execution.work_queue import UNIT_ATTEMPTS
 from unipic.pipeline.supervision.failures import DEATHS_PER_ATTEMPT
 
 REAL = """
@@ -66,5 +65,5 @@ def test_on_real_ray_replicas_that_die_outside_a_micro_batch_leave_our_words_alo
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=HANGS_S, check=False)
     assert done.stdout.startswith(said) and done.stdout.count("\n") == 1, done.stdout + done.stderr
     assert done.stderr == ""
-    assert len(list(tmp_path.glob("death-*"))) == min(deaths, DEATHS_PER_ATTEMPT * UNIT_ATTEMPTS)
+    assert len(list(tmp_path.glob("death-*"))) == min(deaths, 2 * DEATHS_PER_ATTEMPT)
     assert len(all_rows(make_job(tmp_path))) == rows
