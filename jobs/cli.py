@@ -37,6 +37,7 @@ from unipic.jobs.commands import (
 from unipic.jobs.terminal import logs
 from unipic.jobs.terminal.exit_codes import FAULT, STOPPED
 from unipic.jobs.terminal.global_options import Verbose, with_global_options
+from unipic.jobs.terminal.guard import guard, uses_ray
 from unipic.pipeline.errors import SpecError, UniPicError
 
 app = typer.Typer(
@@ -106,6 +107,7 @@ def program() -> NoReturn:
     Native threads of Ray and Arrow that wake up during that teardown abort the process, and a finished job would
     report a crash as its exit code.
     """
+    finished = guard() if uses_ray(sys.argv[1:]) else lambda: None
     code = FAULT
     try:
         main()
@@ -114,6 +116,7 @@ def program() -> NoReturn:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
+    finished()
     os._exit(code)
 
 

@@ -1,4 +1,4 @@
-"""One run of a job in a process of its own, to be killed: `python -m tests.chaos.one_run SPEC.json`.
+"""One run of a job in a process of its own, to be killed: `python -m tests.chaos.one_run SPEC.json [--guarded]`.
 
 Says how far it is as JSON lines on standard output. Exit 0: done; 3: ended early, resumable; 1: another error.
 """
@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tests.fakes import FakeEngine
+from unipic.jobs.terminal.guard import guard
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import UniPicError
 from unipic.pipeline.job import AnyJob
@@ -55,4 +56,7 @@ def main(spec: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(Path(sys.argv[1]).read_text())))
+    finished = guard() if "--guarded" in sys.argv else lambda: None
+    status = main(json.loads(Path(sys.argv[1]).read_text()))
+    finished()
+    sys.exit(status)

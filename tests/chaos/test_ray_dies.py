@@ -24,12 +24,13 @@ from unipic.pipeline.storage.storage import Storage
 SAID_S = 10.0  # on an idle machine
 SLOWER = 4.0  # than that, at most, where others work on the machine too
 STARTED_S = 240.0
+AGENTS = {"dashboard agent": "DashboardAgent", "runtime environment agent": "RuntimeEnvAgent"}
 
 
 class Run:
     """`tests.chaos.one_run` in a process of its own, and the processes below it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *options: str) -> None:
         write_prompts(root / "manifest" / "a.parquet", [f"row {n}" for n in range(160)])
         self.job = make_job(root)
         spec = {"job": self.job.model_dump(mode="json"), "work_s": 0.3, "log": str(root / "log"), "address": None}
@@ -38,7 +39,7 @@ class Run:
         self.said: list[dict[str, Any]] = []
         self.at_work = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.one_run", str(root / "spec.json")],
+            [sys.executable, "-m", "tests.chaos.one_run", str(root / "spec.json"), *options],
             cwd=ROOT,
             env={**os.environ, "RAY_AUTH_MODE": "disabled"},
             stdout=subprocess.PIPE,
@@ -83,23 +84,43 @@ def is_core(name: str) -> Callable[[str], bool]:
     return lambda word: word.rpartition("/")[2] == name
 
 
+def is_agent(name: str) -> Callable[[str], bool]:
+    return lambda word: word.startswith("ray::") and name in word
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "called",
-    [is_core("raylet"), is_core("gcs_server")],
-    ids=["raylet", "gcs"],
-)
-def test_a_part_of_ray_that_dies_during_a_run_ends_it_resumably(called: Callable[[str], bool], tmp_path: Path) -> None:
-    run = Run(tmp_path)
+@pytest.mark.parametrize("called", map(is_agent, AGENTS.values()), ids=AGENTS)
+def test_an_agent_that_dies_takes_ray_and_the_run_with_it_and_the_guard_says_so(
+    called: Callable[[str], bool], tmp_path: Path
+) -> None:
+    run = Run(tmp_path, "--guarded")
     assert run.at_work.wait(STARTED_S) and run.process.poll() is None, run.stderr.read_text()
     target = run.find(called)
+    assert target is not None
+    target.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    assert run.end() == 3
+    assert time.monotonic() - began < SAID_S * SLOWER
+    said = run.stderr.read_text() + run.said[-1].get("message", "")
+    assert "Ray ended the run without a message" in said or "Ray's raylet process has ended" in said
+    assert "run the same command again to resume" in said
+    assert run.left() == []
+    assert set(verify(run.job.output.uri, Storage()).counts) == {"missing unit"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_part_of_ray_that_dies_during_a_run_ends_it_resumably(name: str, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.at_work.wait(STARTED_S) and run.process.poll() is None, run.stderr.read_text()
+    target = run.find(is_core(name))
     assert target is not None
     target.send_signal(signal.SIGKILL)
     began = time.monotonic()
     status = run.end()
     assert time.monotonic() - began < SAID_S * SLOWER
     assert (status, run.said[-1]["stage"]) == (3, "error"), run.stderr.read_text()
-    assert "Ray's raylet" in run.said[-1]["message"] or "Ray's gcs_server" in run.said[-1]["message"]
+    assert f"Ray's {name} process has ended" in run.said[-1]["message"]
     assert "run the same command again to resume" in run.said[-1]["message"]
     assert run.stderr.read_text() == ""
     assert run.left() == []
