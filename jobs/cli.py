@@ -35,7 +35,7 @@ from unipic.jobs.commands import (
     verify,
 )
 from unipic.jobs.terminal import logs
-from unipic.jobs.terminal.exit_codes import FAULT, STOPPED
+from unipic.jobs.terminal.exit_codes import FAULT, INTERRUPT, STOPPED
 from unipic.jobs.terminal.global_options import Verbose, with_global_options
 from unipic.jobs.terminal.guard import guard, uses_ray
 from unipic.pipeline.errors import SpecError, UniPicError
@@ -107,16 +107,17 @@ def program() -> NoReturn:
     Native threads of Ray and Arrow that wake up during that teardown abort the process, and a finished job would
     report a crash as its exit code.
     """
-    finished = guard() if uses_ray(sys.argv[1:]) else lambda: None
+    state = guard() if uses_ray(sys.argv[1:]) else None
     code = FAULT
     try:
         main()
     except SystemExit as exited:
         code = exited.code if isinstance(exited.code, int) else FAULT
+    if state is not None:
+        state(code)
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    finished()
     os._exit(code)
 
 
@@ -142,6 +143,9 @@ def _exit_code(arguments: list[str]) -> int:
         return STOPPED if error.retryable else FAULT
     except BrokenPipeError:
         return 0
+    except (typer.Abort, KeyboardInterrupt):
+        print_error("interrupted")
+        return INTERRUPT
     except Exception as error:
         if _is_usage_error(error):
             print_error(error.format_message(), _usage_hint(error))  # type: ignore[attr-defined]

@@ -9,6 +9,8 @@ REJECTED = 2
 """Finished, with more rejected rows than `limits.max_rejected` allows."""
 STOPPED = 3
 """Stopped early; the same command resumes."""
+INTERRUPT = 130
+"""Ctrl-C, in a command that has nothing to resume."""
 
 RESUME = "run the same command again to resume"
 INTERRUPTED = f"interrupted: committed units are kept; {RESUME}"

@@ -56,7 +56,7 @@ def main(spec: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    finished = guard() if "--guarded" in sys.argv else lambda: None
-    status = main(json.loads(Path(sys.argv[1]).read_text()))
-    finished()
-    sys.exit(status)
+    state = guard() if "--guarded" in sys.argv else lambda _: None
+    code = main(json.loads(Path(sys.argv[1]).read_text()))
+    state(code)
+    sys.exit(code)

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.clock import FakeClock
 from tests.places import ROOT
 from unipic.jobs import cli
-from unipic.jobs.terminal.signals import Signals
+from unipic.jobs.terminal.signals import TOGETHER_S, Signals
 from unipic.model.init_tiny import init_tiny
 from unipic.pipeline.errors import CheckpointError, EngineError, StorageUnavailable
 from unipic.pipeline.execution.progress import Result
@@ -226,12 +227,15 @@ def test_overrides_reach_the_job_that_runs(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_first_signal_stops_gently_and_the_second_at_once() -> None:
     import signal
 
-    stop, printed = threading.Event(), []
+    stop, printed, clock = threading.Event(), [], FakeClock()
     before = signal.getsignal(signal.SIGTERM)
-    with Signals(stop, printed.append):
+    with Signals(stop, printed.append, clock):
         signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # what a scheduler sends to every process of a job reaches this one twice
         assert stop.is_set()
-        assert "waiting for the units in flight" in printed[0]
+        (said,) = printed
+        assert "waiting for the units in flight" in said
+        clock.advance(TOGETHER_S)
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before

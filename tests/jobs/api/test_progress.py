@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from unipic.jobs.api.progress import showing
+from unipic.jobs.terminal import signals
 from unipic.pipeline.execution.progress import Progress
 
 RUNNING = Progress("running", rows_total=4, rows_ok=2)
@@ -29,7 +30,10 @@ def test_a_function_of_the_callers_gets_each_progress() -> None:
     assert seen == [RUNNING]
 
 
-def test_the_first_ctrl_c_asks_to_stop_the_second_interrupts_and_the_handlers_from_before_return() -> None:
+def test_the_first_ctrl_c_asks_to_stop_the_second_interrupts_and_the_handlers_from_before_return(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signals, "TOGETHER_S", 0.0)
     before, stop = signal.getsignal(signal.SIGINT), threading.Event()
     with pytest.raises(KeyboardInterrupt), showing(False, stop):
         os.kill(os.getpid(), signal.SIGINT)
