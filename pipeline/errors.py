@@ -148,6 +148,7 @@ class RejectionKind(StrEnum):
     PROMPT_REFUSED = "PromptRefused"
     WRONG_TYPE = "WrongType"
     UNREADABLE_ROW = "UnreadableRow"
+    UNSUPPORTED_REQUEST = "UnsupportedRequest"
     MISSING_PICTURE = "MissingPicture"
     UNREADABLE_PICTURE = "UnreadablePicture"
     PICTURE_TOO_LARGE = "PictureTooLarge"

@@ -18,6 +18,7 @@ from unipic.pipeline.places import Checkpoint, Place
 from unipic.pipeline.storage.options import StorageOptions
 
 Task = Literal["generate", "edit", "caption"]
+Format = Literal["auto", "parquet", "json", "jsonl", "csv", "tsv", "txt", "webdataset", "openai-batch", "images"]
 TASKS: tuple[Task, ...] = ("generate", "edit", "caption")
 
 
@@ -36,6 +37,9 @@ class Columns(Closed):
     seed: str | None = Field(default=None, description="Integer column that overrides the seed derived for each row.")
 
 
+COLUMNS_OF_REQUESTS = {"id": "custom_id", "prompt": "prompt", "image": "image", "seed": "seed"}
+
+
 class Input(Closed):
     """Where the rows come from."""
 
@@ -44,8 +48,9 @@ class Input(Closed):
         description="Parquet, JSON, JSONL, CSV, TSV or text with a prompt a line, all but Parquet also as .gz or .zst: "
         "a file, a glob, a folder; or a folder of images; or WebDataset tars. Local or s3://.",
     )
-    format: Literal["auto", "parquet", "json", "jsonl", "csv", "tsv", "txt", "webdataset", "images"] = Field(
-        default="auto", description="auto: from the file names. Tars are read only with webdataset."
+    format: Format = Field(
+        default="auto",
+        description="auto: from the file names. webdataset (tars) and openai-batch (JSONL of requests) must be named.",
     )
     columns: Columns = Field(
         default_factory=lambda: Columns(), description="Maps what the task needs to the manifest's columns."
@@ -69,6 +74,16 @@ class Input(Closed):
         default=64.0, gt=0, le=1000, description="Larger images, in megapixels, are rejected before decoding."
     )
     max_image_mb: Real = Field(default=64.0, gt=0, le=4096, description="Larger images, in megabytes, are rejected.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_columns_of_requests(cls, value: Any) -> Any:
+        """Requests of an OpenAI batch always have the same columns, so that a job need not map them."""
+        if not isinstance(value, dict) or value.get("format") != "openai-batch":
+            return value
+        given = value.get("columns")
+        given = given.model_dump(exclude_none=True) if isinstance(given, Columns) else given or {}
+        return {**value, "columns": {**COLUMNS_OF_REQUESTS, **given}} if isinstance(given, dict) else value
 
     @field_validator("keep", mode="before")
     @classmethod

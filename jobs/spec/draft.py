@@ -54,7 +54,9 @@ def draft(wishes: Wishes, machine: Machine | None = None) -> str:
         CheckpointError: the checkpoint cannot be used.
         ValidationError: a wish is not valid in a job.
     """
+    from unipic.pipeline.manifests import openai_batch
     from unipic.pipeline.manifests.discovery import discover
+    from unipic.pipeline.manifests.openai_request import TASK_OF
     from unipic.pipeline.manifests.reading import head
     from unipic.pipeline.stages.checkpoint_cache import describe
     from unipic.pipeline.stages.engine import replica_config
@@ -64,19 +66,26 @@ def draft(wishes: Wishes, machine: Machine | None = None) -> str:
     storage = Storage(wishes.storage)
     file_format: dict[str, Any] = {"format": "webdataset"} if wishes.manifest.lower().endswith(".tar") else {}
     manifest = discover(Input(manifest=wishes.manifest, **file_format), storage)
+    if openai_batch.is_batch(manifest.schema.names):
+        file_format = {"format": openai_batch.FORMAT}
+        manifest = discover(Input(manifest=wishes.manifest, **file_format), storage)
     schema = manifest.schema if manifest.listing is None else _listed(manifest.schema)
-    task = wishes.task or task_for(schema)
-    columns = columns_for(task, schema, wishes.columns, instruction=wishes.instruction is not None)
+    task = wishes.task or TASK_OF.get(manifest.endpoint) or task_for(schema)
+    columns = dict(wishes.columns)
+    if not manifest.endpoint:
+        columns = columns_for(task, schema, columns, instruction=wishes.instruction is not None)
     name = _name(wishes.manifest, task)
-    source = {"manifest": wishes.manifest, **file_format, "columns": columns}
+    source = {"manifest": wishes.manifest, **file_format, **({"columns": columns} if columns else {})}
     values: dict[str, Any] = {"name": name, "task": task, "input": source}
-    if "image" in columns and _from_the_web(head(manifest, 3, storage), columns["image"]):
+    first = head(manifest, 3, storage)
+    image = columns.get("image", "image" if manifest.endpoint else None)
+    if image is not None and _from_the_web(first, image):
         values["input"]["allow_http"] = True
     config = replica_config(wishes.checkpoint, storage)
     size = describe(wishes.checkpoint, storage).bytes
     values |= {
         "model": {"checkpoint": wishes.checkpoint, "dtype": "bfloat16" if machine.gpus else "float32"},
-        "params": _params(task, config, wishes.instruction),
+        "params": _params(task, config, wishes.instruction) | _asked(first[0].get("request")),
         "output": {"uri": wishes.output or f"out/{name}"},
         "compute": {"replicas": 1},
         "limits": {"max_rejected": "10%"},
@@ -108,6 +117,18 @@ def _params(task: Task, config: ReplicaConfig, instruction: str | None) -> dict[
     return {"image_size": image_size, **steps, **({"instruction": instruction} if instruction else {})}
 
 
+def _asked(request: Any) -> dict[str, Any]:
+    """The parameters that the first request of an OpenAI batch asks for."""
+    if not isinstance(request, dict):
+        return {}
+    asked: dict[str, Any] = {"samples_per_row": request["n"], "max_new_tokens": request["max_tokens"]}
+    if size := re.fullmatch(r"(\d{2,4})x\1", request["size"] or ""):
+        asked["image_size"] = int(size[1]) if int(size[1]) % 16 == 0 else None
+    if request["output_format"] in ("jpeg", "webp"):
+        asked["image_format"] = request["output_format"]
+    return {name: value for name, value in asked.items() if value}
+
+
 def _replicas(job: Job, manifest: Manifest, machine: Machine, checkpoint_bytes: int) -> int:
     """One per GPU; on a CPU one per core up to 4, if several copies of the weights fit. Never more than units."""
     units = sum(-(-file.rows // job.rows_per_unit) for file in manifest.files)
@@ -116,7 +137,9 @@ def _replicas(job: Job, manifest: Manifest, machine: Machine, checkpoint_bytes: 
 
 
 def _from_the_web(rows: list[dict[str, Any]], column: str) -> bool:
-    return any(re.match(r"https?://", str(row.get(column)), re.IGNORECASE) for row in rows)
+    cells = (row.get(column) for row in rows)
+    paths = (cell.get("path") if isinstance(cell, dict) else cell for cell in cells)
+    return any(re.match(r"https?://", str(path), re.IGNORECASE) for path in paths)
 
 
 def _name(manifest: str, task: str) -> str:

@@ -8,8 +8,10 @@ import pyarrow as pa
 
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.job import EditParams, Job
+from unipic.pipeline.manifests import openai_batch
 from unipic.pipeline.manifests.csv_rows import USE_COMMAS, looks_joined
 from unipic.pipeline.manifests.manifest import Manifest
+from unipic.pipeline.manifests.openai_request import REQUEST, TASK_OF
 from unipic.pipeline.near import near
 
 _WANTED = {
@@ -43,12 +45,22 @@ def bindings(job: Job) -> dict[str, str]:
         roles["id"] = columns.id
     if columns.seed is not None:
         roles["seed"] = columns.seed
+    if job.input.format == openai_batch.FORMAT:
+        roles["request"] = REQUEST
     return roles
 
 
 def column_faults(manifest: Manifest, job: Job) -> list[ManifestError]:
     """Every column the job reads or keeps that is missing, of another type in some file, or of a type no cell of which
     can be what it is read as."""
+    if manifest.endpoint and TASK_OF[manifest.endpoint] != job.task:
+        task = TASK_OF[manifest.endpoint]
+        return [
+            ManifestError(
+                f"The manifest's requests are for {manifest.endpoint}, and this job's task is {job.task}.",
+                remedy=f"Set task: {task}.",
+            )
+        ]
     needed = {column: f"as {role}" for role, column in bindings(job).items()}
     needed |= {column: "to keep" for column in job.input.keep if column not in needed}
     there = manifest.schema.names
@@ -61,6 +73,9 @@ def column_faults(manifest: Manifest, job: Job) -> list[ManifestError]:
             faults += _differing(manifest, column)
         else:
             faults.append(_missing(column, why, there))
+    if faults and job.input.format == "auto" and openai_batch.is_batch(there):
+        message = f"The manifest has the columns of an OpenAI batch file: {', '.join(openai_batch.LINE)}."
+        return [ManifestError(message, remedy=f"Set input.format: {openai_batch.FORMAT}.")]
     return faults + [one for role, column in bindings(job).items() for one in _misfits(manifest, job, role, column)]
 
 
@@ -96,7 +111,7 @@ def _misfits(manifest: Manifest, job: Job, role: str, column: str) -> Iterator[M
         if column not in schema.names:
             continue
         found = schema.field(column).type
-        wrong = any(is_one(found) for is_one in _NOT[role])
+        wrong = any(is_one(found) for is_one in _NOT.get(role, ()))
         if wrong and role == "prompt" and pa.types.is_floating(found) and _has_own_text(job):
             wrong = False  # nothing but missing texts becomes such a column in pandas, and the job's own stands in
         if wrong:

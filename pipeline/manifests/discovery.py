@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from unipic.pipeline.errors import EmptyManifest, ManifestError, ObjectMissing, StorageError
 from unipic.pipeline.job import Input
-from unipic.pipeline.manifests import image_folder, left_out, parquet_footers, webdataset
+from unipic.pipeline.manifests import image_folder, left_out, openai_batch, parquet_footers, webdataset
 from unipic.pipeline.manifests import text as text_manifests
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.search import Found, find, format_of, no_manifest, suitable
@@ -63,11 +63,13 @@ def _files(source: Input, storage: Storage, there: Found, on_progress: OnProgres
     look = partial(_look, storage=storage, base=base, root=source.image_root, wanted=source.format)
     files: list[ManifestFile] = []
     schemas: dict[pa.Schema, str] = {}
+    batch = openai_batch.Batch()
     threads = TEXT_THREADS if _are_text(source, found) else FOOTER_THREADS
     with ThreadPoolExecutor(min(threads, len(found))) as pool:
         try:
-            for file, schema in pool.map(look, found):
+            for file, schema, requests in pool.map(look, found):
                 files.append(file)
+                batch.add(file.name, requests)
                 if file.rows or len(found) == 1:
                     schemas.setdefault(schema, file.name)
                 if on_progress is not None:
@@ -80,7 +82,8 @@ def _files(source: Input, storage: Storage, there: Found, on_progress: OnProgres
         raise EmptyManifest(f"The manifest {source.manifest} is empty: {what}.")
     schema, *others = schemas
     further = tuple((schemas[other], other) for other in others)
-    return Manifest(tuple(files), schema, others=further, left_out=tuple(_beside(there, found)), folder=base)
+    notes = (*_beside(there, found), *batch.notes())
+    return Manifest(tuple(files), schema, others=further, left_out=notes, folder=base, endpoint=batch.endpoint)
 
 
 def _beside(there: Found, taken: Sequence[FileInfo]) -> list[str]:
@@ -99,7 +102,8 @@ def _are_text(source: Input, found: Sequence[FileInfo]) -> bool:
 
 def _look(
     info: FileInfo, *, storage: Storage, base: str, root: str | None, wanted: str
-) -> tuple[ManifestFile, pa.Schema]:
+) -> tuple[ManifestFile, pa.Schema, pa.Table | None]:
+    """The file, its columns, and of an OpenAI batch file what its requests ask for."""
     file_format = wanted if wanted != "auto" else format_of(info.uri) or ""
     file = ManifestFile(
         uri=info.uri,
@@ -110,6 +114,7 @@ def _look(
         format=file_format,
         root=root or info.uri.rpartition("/")[0] or "/",
     )
+    requests = None
     try:
         if file_format == "parquet":
             rows, schema = parquet_footers.footer(info, storage)
@@ -118,9 +123,10 @@ def _look(
         else:
             table = text_manifests.load(file, storage)
             rows, schema = table.num_rows, table.schema
+            requests = table.select(openai_batch.ASKED) if file_format == openai_batch.FORMAT else None
     except ObjectMissing as error:
         raise ManifestError(f"{info.uri} was listed and is gone.") from error
-    return replace(file, rows=rows), with_partitions(schema, file.name)
+    return replace(file, rows=rows), with_partitions(schema, file.name), requests
 
 
 def _images(source: Input, storage: Storage, there: Found, listings: Sequence[str]) -> Manifest:

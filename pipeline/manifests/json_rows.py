@@ -54,14 +54,19 @@ def _json_rows(text: str, uri: str) -> Iterator[dict[str, Any]]:
         yield _row(value, f"{uri}, item {number}")
 
 
-def _jsonl_rows(text: str, uri: str) -> Iterator[dict[str, Any]]:
+def json_lines(text: str, uri: str) -> Iterator[tuple[int, Any]]:
+    """(number, value) of each line that is not blank. Raises ManifestError, naming the line that is no JSON."""
     for number, line in enumerate(io.StringIO(text), start=1):  # splitlines would cut at U+2028 inside a prompt
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
             raise _not_json(uri, error, number) from error
+
+
+def _jsonl_rows(text: str, uri: str) -> Iterator[dict[str, Any]]:
+    for number, value in json_lines(text, uri):
         yield _row(value, f"{uri}, line {number}")
 
 

@@ -21,7 +21,8 @@ class Manifest:
         schema: of the first file, text and bytes in their plain types.
         listing: of a folder of images, the bytes of a new listing that the caller has to store; else None.
         others: (file name, schema) of the first file of each further schema.
-        left_out: notes on files of the manifest's folder that give no rows.
+        left_out: notes on what of the manifest and its folder is not read.
+        endpoint: of OpenAI batch files, the one that their requests are for; else "".
         replaced: of a folder of images, by stored listing, those that are others now than when they were listed.
     """
 
@@ -32,6 +33,7 @@ class Manifest:
     replaced: tuple[Replaced, ...] = ()
     left_out: tuple[str, ...] = ()
     folder: str = ""
+    endpoint: str = ""
 
     @property
     def rows(self) -> int:

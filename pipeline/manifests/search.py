@@ -86,7 +86,8 @@ def suitable(found: Found, wanted: str) -> list[FileInfo]:
     """
     files = found.files
     if wanted != "auto":
-        named = [info for info in files if len(files) == 1 or (format_of(info.uri) or _tar(info.uri)) == wanted]
+        by_name = "jsonl" if wanted == "openai-batch" else wanted
+        named = [info for info in files if len(files) == 1 or (format_of(info.uri) or _tar(info.uri)) == by_name]
         return named or list(files)
     formats = {*FORMATS.values()} - (set() if found.names_text else {"txt"})
     return [info for info in files if format_of(info.uri) in formats]

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from unipic.pipeline.errors import ManifestError
+from unipic.pipeline.manifests import openai_batch
 from unipic.pipeline.manifests.cache import ManifestCache, cache_of
 from unipic.pipeline.manifests.changes import check_version, current_version
 from unipic.pipeline.manifests.csv_rows import csv_table, not_utf8
@@ -44,6 +45,8 @@ def _read(file: ManifestFile, storage: Storage) -> pa.Table:
         raise not_utf8(uri, data, error) from error
     if file.format == "txt":
         return lines_table(text)
+    if file.format == openai_batch.FORMAT:
+        return openai_batch.table(text, uri)
     return json_table(text, uri) if file.format == "json" else jsonl_table(text, uri)
 
 

@@ -22,6 +22,7 @@ from unipic.pipeline.images.own_store import OwnStore
 from unipic.pipeline.job import CaptionParams, EditParams, ImageParams
 from unipic.pipeline.lineage import derive_seed, identity, sha256
 from unipic.pipeline.manifests.columns import bindings
+from unipic.pipeline.manifests.openai_request import check as check_request
 from unipic.pipeline.manifests.parquet_rows import Unreadable
 from unipic.pipeline.manifests.reading import read_rows
 from unipic.pipeline.output.ledger import Ledger
@@ -109,6 +110,8 @@ def _record(work: _Work, at: int) -> list[dict[str, Any]]:
             raise RowError(RejectionKind.WORKER_CRASHED, DEADLY)
         if fault is not None:
             raise fault
+        if value.get("request") is not None:
+            check_request(value["request"], job)
         record["prompt"] = _prompt(value, job.params)
         own_seed = _seed(value)
         if "image" in work.roles:
