@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import StorageError
@@ -151,7 +152,8 @@ def _execute(
             ray_cluster(address, cpus=needed, verbose=verbose, on_wait=reporter.waiting) as watch,
             supervisor_actor(watch) as supervisor,
         ):
-            job, messages = watch.call(lambda: _look_at_cluster(work.context.job, can_grow=address is not None))
+            look = partial(_look_at_cluster, job, can_grow=address is not None)
+            job, messages = watch.call(look, "looking at its machines")
             for message in messages:
                 note(message)
             executor = RayExecutor(replace(work.context, job=job), supervisor, make_engine, watch)

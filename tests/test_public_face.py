@@ -107,3 +107,14 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     program.write_text("\n".join(blocks))
     done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=HANGS_S)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_a_program_that_uses_the_package_decides_what_is_logged() -> None:
+    code = "import logging, unipic; logging.getLogger('unipic.run').warning('of interest to some'); {}"
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", code.format(line)], capture_output=True, text=True, check=True, timeout=HANGS_S
+        ).stderr
+        for line in ("", "logging.basicConfig(); logging.getLogger('unipic.run').warning('and now')")
+    ]
+    assert shown == ["", "WARNING:unipic.run:and now\n"]

@@ -13,6 +13,7 @@ Importing this package is cheap: PyTorch, Ray and PyArrow are loaded by what fir
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -206,6 +207,9 @@ if not TYPE_CHECKING:  # a type checker that saw it would take any name for one 
                 value = globals()[name] = getattr(import_module(module), name)
                 return value
         raise AttributeError(f"module 'unipic' has no attribute {name!r}")
+
+
+logging.getLogger("unipic").addHandler(logging.NullHandler())  # a program that uses this decides what it prints
 
 
 def __dir__() -> list[str]:

@@ -29,7 +29,7 @@ def ray_cluster(
         address: of a cluster; None starts a private one on this machine.
         cpus: how many a private one must offer at least.
         verbose: let Ray print what it likes.
-        on_wait: called several times a second, while Ray starts, with what is being waited for.
+        on_wait: called several times a second, while Ray starts and later calls wait, with what is being waited for.
 
     Yields:
         Whether Ray is still there.
@@ -46,6 +46,7 @@ def ray_cluster(
             stack.enter_context(quiet_native_stderr())
             # Read when Ray is imported: a pattern for lines of workers and raylets that it would print here.
             stack.enter_context(_environment("RAY_DEDUP_LOGS_SKIP_REGEX", "."))
+        on_wait("loading Ray")
         import ray
         import ray.data  # sets the levels of its loggers
 
@@ -56,15 +57,16 @@ def ray_cluster(
         for logger in () if verbose else loggers:
             logger.setLevel(logging.CRITICAL)
         stack.enter_context(_data_settings(verbose=verbose))
-        yield stack.enter_context(RayWatch(processes, () if processes else services()))
+        yield stack.enter_context(RayWatch(processes, () if processes else services(), on_wait))
 
 
 @contextlib.contextmanager
 def supervisor_actor(watch: RayWatch | None = None) -> Iterator[Any]:
-    """A handle of a new `Supervisor` actor on this node; it ends with the body. Ray must be connected."""
+    """A handle of a new `Supervisor` actor on this node, which answers; it ends with the body."""
     import ray
 
-    actor = watch.call(_new_supervisor) if watch is not None else _new_supervisor()
+    what = "starting the run's supervisor"
+    actor = watch.call(_new_supervisor, what) if watch is not None else _new_supervisor()
     try:
         yield actor
     finally:
@@ -78,7 +80,9 @@ def _new_supervisor() -> Any:
 
     # Beside the driver: losing any other node must not lose what the run knows of its crashes.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Supervisor).remote()
+    actor = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Supervisor).remote()
+    ray.get(actor.health.remote())
+    return actor
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ def prepare_stage(
         deaths = supervisor.begin_task(unit.id, "prepare")
         if deaths is None:
             return None
+        context.enter_folder()
         check_deaths(unit, deaths, "read and decoded", most=CAREFUL_DEATHS if careful else DEATHS_PER_ATTEMPT)
         prepared = prepare_carefully(unit, context, supervisor) if careful else prepare(unit, context)
         return None if prepared is None else pack(prepared)
@@ -43,6 +44,7 @@ def commit_stage(
 
     def work(unit: Unit, payload: pa.LargeBinaryScalar) -> pa.Buffer | None:
         deaths = supervisor.begin_task(unit.id, "commit") or 0
+        context.enter_folder()
         check_deaths(unit, deaths, "encoded and wrote", most=CAREFUL_DEATHS if careful else DEATHS_PER_ATTEMPT)
         answered = unpack(payload)
         checked = checked_carefully(unit, answered, context, supervisor) if careful else answered

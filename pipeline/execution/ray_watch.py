@@ -27,11 +27,18 @@ class RayWatch:
     Args:
         processes: of a private Ray.
         services: (name, host, port) of a cluster's services, which must accept connections.
+        on_wait: called several times a second while `call` waits, with what it waits for.
     """
 
-    def __init__(self, processes: RayProcesses | None = None, services: Sequence[tuple[str, str, int]] = ()) -> None:
+    def __init__(
+        self,
+        processes: RayProcesses | None = None,
+        services: Sequence[tuple[str, str, int]] = (),
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.processes = processes
         self.services = services
+        self.on_wait = on_wait
         self.failure = ""
         self.noticed = threading.Event()
         self._over = threading.Event()
@@ -54,8 +61,11 @@ class RayWatch:
         if self.noticed.wait(wait_s) if wait_s else self.noticed.is_set():
             raise RayLost(self.failure, remedy=RESUME)
 
-    def call(self, ask: Callable[[], T]) -> T:
+    def call(self, ask: Callable[[], T], what: str) -> T:
         """The result of `ask`, which calls Ray and would wait for a minute if Ray is gone.
+
+        Args:
+            what: what it does, in words, such as "asking Ray for its machines".
 
         Raises:
             RayLost: Ray is gone.
@@ -69,8 +79,10 @@ class RayWatch:
                 answer.set_exception(error)
 
         threading.Thread(target=work, name="ray call", daemon=True).start()
+        began = time.monotonic()
         while not wait([answer], timeout=CHECK_EVERY_S).done:
             self.check()
+            self.on_wait(f"Ray is up; {what}, {time.monotonic() - began:.0f} s")
         if answer.exception() is not None:
             self.check(wait_s=NOTICE_S)
         return answer.result()

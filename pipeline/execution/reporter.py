@@ -39,7 +39,7 @@ class Reporter:
         self.notes: list[str] = []
         self.health: Health | None = None
         self.warmed_up = False
-        self.started = self.working_since = clock()
+        self.started = self.working_since = self.up_since = clock()
         self.waited_at = float("-inf")
 
     @property
@@ -54,6 +54,8 @@ class Reporter:
 
     def update(self, health: Health) -> None:
         """Take what the supervisor reports."""
+        if self.health is None:
+            self.up_since = self.clock()
         self.health = health
         if health.admission.open and not self.warmed_up:
             self.warmed_up = True
@@ -67,7 +69,8 @@ class Reporter:
             stage = "stopping" if self.policy.stopping else "running" if self.warmed_up else "starting"
         activity = ""
         if stage == "starting" and self.health is not None:
-            activity = self.health.admission.activity or "Ray is up and is starting the first replica"
+            starting = f"Ray is up; starting the first replica, {self.clock() - self.up_since:.0f} s"
+            activity = self.health.admission.activity or starting
         self.on_progress(replace(self.progress(stage), activity=activity))
 
     def waiting(self, activity: str) -> None:

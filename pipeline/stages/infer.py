@@ -47,6 +47,7 @@ class Replica:
         self.broken: EngineError | None = None
         supervisor.replica_loading(self.name)
         try:
+            context.enter_folder()
             self.engine = make_engine(context)
             wanted = context.job.compute.batch_size
             self.planned_batch_size = max(1, self.engine.max_batch() if wanted == "auto" else wanted)

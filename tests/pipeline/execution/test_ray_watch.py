@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +81,20 @@ def test_a_driver_knows_what_it_depends_on(ray_session: None) -> None:
     with RayWatch(services=services()) as watch:
         watch.check(wait_s=1.0)
     assert ray.is_initialized() and os.getpid()
+
+
+def test_a_call_that_takes_long_says_so_and_is_given_up_when_ray_is_gone(server: socket.socket) -> None:
+    said: list[str] = []
+    port, asked = server.getsockname()[1], threading.Event()
+
+    def on_wait(words: str) -> None:
+        said.append(words)
+        asked.set()
+
+    with RayWatch(services=[("GCS", "127.0.0.1", port)], on_wait=on_wait) as watch:
+        assert watch.call(lambda: asked.wait(30), "looking at its machines")
+        assert said[0].startswith("Ray is up; looking at its machines, ")
+        watch.failure = "Ray's GCS is gone"
+        watch.noticed.set()
+        with pytest.raises(RayLost, match="Ray's GCS is gone"):
+            watch.call(threading.Event().wait, "looking at its machines")
