@@ -104,6 +104,7 @@ def repair(
 
     Raises:
         OutputError: no run has begun there.
+        JobError: another run is at work there.
         UniPicError: something that no retry can solve ended the run of the damaged units.
     """
     uri, reached = os.fspath(output), _reached(storage)

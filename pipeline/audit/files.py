@@ -20,16 +20,15 @@ from unipic.pipeline.output.layout import (
     SEAL,
     SET_ASIDE,
     STAGING,
-    Named,
+    WITHDRAWN,
     epoch_number,
-    parse_image,
     parse_part,
     parse_receipt,
     parse_staged,
-    unit_of,
 )
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.snapshot import Snapshot
+from unipic.pipeline.output.withdrawal import owner_of
 from unipic.pipeline.records import UnitId
 from unipic.pipeline.storage.storage import PROBE
 
@@ -39,6 +38,7 @@ FREE = {
     EVENTS: re.compile(r"[0-9a-f-]{36}\.ndjson"),
     RUNNING: re.compile(r"[0-9a-f]{32}\.json"),
     REPORTS: re.compile(r"[0-9a-f]{16}-\d{10,18}-rows-\d+-\d+\.txt"),
+    WITHDRAWN: re.compile(r"\d{6}\.json"),
     LISTINGS: re.compile(r"listing-[0-9a-f]{16}\.parquet"),
 }
 """Folders of notes that no row depends on (but for listings, whose digest the epoch has), and the names in them."""
@@ -76,11 +76,8 @@ class FileAudit:
 
     def _unit_of(self, path: str) -> UnitId | None:
         """The unit that a file's name says it is of."""
-        named = parse_part(path) or parse_receipt(path) or parse_staged(path)
-        if named is not None:
-            return named.unit
-        image = parse_image(path)
-        return unit_of(image.file_key, image.row, self.snapshot.rows_per_unit) if image is not None else None
+        owner = owner_of(path, self.snapshot.rows_per_unit)
+        return owner[0] if owner is not None else None
 
     def _is_known(self, path: str) -> bool:
         folder, _, name = path.rpartition("/")
@@ -93,9 +90,8 @@ class FileAudit:
 
     def _unplanned(self, path: str) -> Problem:
         """A file that is of no planned unit: of rows that were pruned, or foreign."""
-        named = parse_part(path) or parse_receipt(path) or parse_staged(path)
-        if named is not None and named.revision.since < self.snapshot.run.since(named.unit):
-            return Problem(ProblemKind.SUPERSEDED, path, "is of rows that were pruned; the next run deletes it")
+        if self._is_over(path):
+            return Problem(ProblemKind.SUPERSEDED, path, "is of rows that were pruned; --repair deletes it")
         return self._foreign(path)
 
     def _foreign(self, path: str) -> Problem:
@@ -126,13 +122,13 @@ class FileAudit:
             yield Problem(ProblemKind.LEFT_OVER, path, "is of an epoch that is over; the next run deletes it")
 
     def _left_over(self, path: str, audit: UnitAudit) -> Problem:
-        named = parse_part(path)
-        if named is not None and (self.snapshot.holds(named) or self._is_over(named)):
-            return Problem(ProblemKind.SUPERSEDED, path, "is of an earlier commit; the next run deletes it")
+        if self.snapshot.holds(parse_part(path)) or self._is_over(path):
+            return Problem(ProblemKind.SUPERSEDED, path, "is of an earlier commit; --repair deletes it")
         return self._foreign(path)
 
-    def _is_over(self, named: Named) -> bool:
-        return named.revision.since < self.snapshot.run.since(named.unit)
+    def _is_over(self, path: str) -> bool:
+        owner = owner_of(path, self.snapshot.rows_per_unit)
+        return owner is not None and owner[1].since < self.snapshot.run.since(owner[0])
 
 
 class _Walk:

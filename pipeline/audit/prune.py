@@ -6,7 +6,7 @@ from unipic.pipeline.errors import JobError
 from unipic.pipeline.job import Job
 from unipic.pipeline.output.changes import removed
 from unipic.pipeline.output.claims import take_back
-from unipic.pipeline.output.heartbeat import at_work
+from unipic.pipeline.output.heartbeat import refuse_beside_runs
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import ManifestFile
@@ -46,8 +46,4 @@ def _check_prunable(ledger: Ledger, record: Run, gone: list[ManifestFile]) -> No
             f"the manifest has none of the {files} of {ledger.output_uri} ({named})",
             remedy="Check input.manifest. To remove the whole output, delete its folder.",
         )
-    if others := at_work(ledger):
-        raise JobError(
-            f"another run is active in {ledger.output_uri} ({'; '.join(others)}) and may write these rows",
-            remedy="Prune after it has ended; `unipic status` shows when.",
-        )
+    refuse_beside_runs(ledger, "write these rows", action="Prune")

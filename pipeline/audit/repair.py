@@ -10,14 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from unipic.pipeline.audit.repair_plan import RepairPlan, plan_repair
-from unipic.pipeline.audit.report import Report
+from unipic.pipeline.audit.report import ProblemKind, Report
 from unipic.pipeline.errors import JobError, ObjectMissing, OutputError
 from unipic.pipeline.execution.progress import OnProgress, Result
 from unipic.pipeline.output.claims import open_epoch
+from unipic.pipeline.output.heartbeat import refuse_beside_runs
 from unipic.pipeline.output.layout import RECEIPTS, SET_ASIDE, parse_receipt
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.output.recovery import recover, withdraw
+from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.output.run_record import redoing
+from unipic.pipeline.output.withdrawal import paths_of, withdraw
 from unipic.pipeline.run import run
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.storage.storage import Storage
@@ -65,9 +67,11 @@ def repair(
         stop: set it to end the run of the damaged units early.
 
     Raises:
+        JobError: another run is at work there.
         StorageUnavailable: the store does not answer now.
         UniPicError: something that no retry can help ended the run of the damaged units.
     """
+    refuse_beside_runs(Ledger(output_uri, storage), "be making the same units", action="Repair")
     plan = plan_repair(output_uri, storage, report)  # first: damaged units may be all there is of their rows
     done = clear(output_uri, storage, report, plan)
     on_cleared(done)
@@ -92,12 +96,16 @@ def clear(output_uri: str, storage: Storage, report: Report, plan: RepairPlan) -
     ledger = Ledger(output_uri, storage)
     if plan.redone or plan.reset:
         epoch = open_epoch(ledger, lambda now: redoing(now, sorted(plan.redone)))
+        record = replace(ledger.recorded(), epoch=epoch)
         # Receipts first: a repair that dies in between leaves units to be made, never a done unit in pieces.
-        for path in list(ledger.list(RECEIPTS)) if plan.reset else ():
-            named = parse_receipt(path)
-            if named is not None and named.unit in plan.reset:
-                _set_aside(ledger, path)
-        withdraw(ledger, replace(ledger.recorded(), epoch=epoch), plan.reset)
+        for unit in sorted(plan.reset):
+            for path in list(paths_of(ledger, RECEIPTS, unit, record.rows_per_unit)):
+                if (named := parse_receipt(path)) is not None and named.unit == unit:
+                    _set_aside(ledger, path)
+        withdraw(ledger, record, plan.redone, plan.reset)
+    if ProblemKind.SUPERSEDED in report.counts:
+        record = ledger.recorded()
+        withdraw(ledger, record, record.epoch.since)
     for path in report.foreign:
         _set_aside(ledger, path)
     try:

@@ -14,6 +14,7 @@ the number of commits since then. Receipts, parts and images carry it in their n
     _unipic/epochs/<n>.json      put if absent     the manifest as recorded; a redo, prune or repair is the next number
     _unipic/staging/<attempt>/…  own names         each attempt has a folder that no other attempt writes to
     _unipic/receipts/<unit>.json put if absent     THE COMMIT: names the attempt, its parts and their digests
+    _unipic/withdrawn/<n>.json   put if absent     a later run looked and found nothing that epochs up to n took back
     data/ rejected/ images/      moved from staging, only by what a receipt names
 
 A unit's way (`stages/commit.py`)
@@ -32,7 +33,7 @@ What a death leaves
     before 3            staged files that do not count; the unit is made again; they go once an attempt is committed
     between 3 and 4     a done unit whose files are staged; any run that starts or ends publishes them
     during 4            some files published, some staged; publishing the rest is the same act
-    during a withdraw   the epoch counts already; the next run withdraws again
+    during a withdraw   the epoch counts already; the next runs withdraw again, until one finds nothing left
 
 Why no interleaving loses or doubles a row
 ------------------------------------------
@@ -41,7 +42,8 @@ Why no interleaving loses or doubles a row
 - *A writer that sleeps through a commit* finds the receipt taken at 3.
 - *A writer that sleeps through a redo, prune or repair*: if it staged before the withdrawal, its staged files are
   gone, and a later move finds nothing; if it stages after, the check at 2 comes after, too, and sees the new epoch. A
-  receipt that it still puts carries the old epoch in its name and counts for nothing.
+  receipt that it still puts carries the old epoch in its name and counts for nothing. A copy that the store was at
+  during the withdrawal is found by the next run: only one that finds nothing left has the withdrawal on record.
 - *A publisher that sleeps* holds names that belong to its revision alone; when that was withdrawn, its source
   is gone. It can only do again what was done, or nothing.
 - *A retry of rejected rows* is the next revision: its receipt lists the data parts before it and its own. The rejected

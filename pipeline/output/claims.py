@@ -19,8 +19,8 @@ from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.changes import changed, removed, settled
 from unipic.pipeline.output.layout import META, RUN, epoch_path, unit_of
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.output.recovery import withdraw
 from unipic.pipeline.output.run_record import Epoch, Identity, Run, next_epoch, without
+from unipic.pipeline.output.withdrawal import finish_withdrawals, withdraw
 from unipic.pipeline.records import ManifestFile
 
 ATTEMPTS = 20  # at opening an epoch while other processes open some, too
@@ -65,7 +65,7 @@ def claim(
         for one in manifest.replaced:
             ledger.storage.write(ledger.listing_uri(one.name), one.listing)
         if run.epoch.since:
-            withdraw(ledger, run)
+            finish_withdrawals(ledger, run)
         return run, replace(ready, listing=None)
     raise OutputError(f"{ledger.output_uri} changes too fast to join", remedy="Run the same command again.")
 
@@ -83,7 +83,7 @@ def take_back(ledger: Ledger, manifest: Manifest) -> list[ManifestFile]:
         return without(run, gone)
 
     epoch = open_epoch(ledger, next_one)
-    withdraw(ledger, replace(ledger.recorded(), epoch=epoch))
+    withdraw(ledger, replace(ledger.recorded(), epoch=epoch), [one.key for one in gone])
     return gone
 
 

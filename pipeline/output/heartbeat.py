@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from unipic.pipeline.errors import ObjectMissing, StorageError
+from unipic.pipeline.errors import JobError, ObjectMissing, StorageError
 from unipic.pipeline.output.layout import RUNNING
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.storage.paths import join
@@ -76,6 +76,20 @@ def at_work(ledger: Ledger, *, tidy: bool = True) -> list[str]:
         except (ObjectMissing, ValueError, KeyError):  # it ended, or began to write, while we looked
             continue
     return found
+
+
+def refuse_beside_runs(ledger: Ledger, harm: str, *, action: str) -> None:
+    """Raises JobError where a run is at work in this output.
+
+    Args:
+        harm: what it "may" do, such as "write these rows".
+        action: what to do after it, such as "Prune".
+    """
+    if others := at_work(ledger):
+        raise JobError(
+            f"another run is active in {ledger.output_uri} ({'; '.join(others)}) and may {harm}",
+            remedy=f"{action} after it has ended; `unipic status` shows when.",
+        )
 
 
 def _dead_here(other: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@
 <output>/_unipic/listings/<name>.parquet       what a folder of images held when it was first seen
 <output>/_unipic/running/<run>.json            heartbeats of runs at work
 <output>/_unipic/events/<run>.ndjson           OpenLineage events
+<output>/_unipic/withdrawn/<number>.json       nothing is left that the epochs up to this one took back
 <output>/_unipic/seal.json                     a digest over everything above, where the output was sealed
 <output>/_unipic/reports/…                     stacks of workers that hung
 <output>/_unipic/set-aside/…                   foreign files that `unipic verify --repair` moved
@@ -33,6 +34,7 @@ LISTINGS = f"{META}/listings"
 RUNNING = f"{META}/running"
 EVENTS = f"{META}/events"
 REPORTS = f"{META}/reports"
+WITHDRAWN = f"{META}/withdrawn"
 SET_ASIDE = f"{META}/set-aside"
 SEAL = f"{META}/seal.json"
 DATA, REJECTED, IMAGES = "data", "rejected", "images"
@@ -46,6 +48,7 @@ _RECEIPT = re.compile(rf"{RECEIPTS}/{_UNIT}{_TAG}\.json")
 _STAGED = re.compile(rf"{STAGING}/(?P<attempt>{_UNIT}{_TAG}-[0-9a-f]{{12}})/(?P<path>.+)")
 _IMAGE = re.compile(rf"{IMAGES}/(?P<key>[0-9a-f]{{16}})-(?P<row>\d{{10,18}})-(?P<sample>\d+){_TAG}\.(?:png|jpg|webp)")
 _EPOCH = re.compile(rf"{EPOCHS}/(\d{{6}})\.json")
+_WITHDRAWN = re.compile(rf"{WITHDRAWN}/(\d{{6}})\.json")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,21 @@ def epoch_number(path: str) -> int | None:
     """`epoch_path` backwards; None for any other path."""
     found = _EPOCH.fullmatch(path)
     return int(found[1]) if found else None
+
+
+def withdrawn_path(number: int) -> str:
+    return f"{WITHDRAWN}/{number:06d}.json"
+
+
+def withdrawn_number(path: str) -> int | None:
+    """`withdrawn_path` backwards; None for any other path."""
+    found = _WITHDRAWN.fullmatch(path)
+    return int(found[1]) if found else None
+
+
+def names_of(folder: str, key: str) -> str:
+    """What names in `folder` begin with, where they are of a manifest file or a unit. Args: key: its key or id."""
+    return f"part-{key}" if folder in (DATA, REJECTED) else key
 
 
 def receipt_path(unit: str, revision: Revision = FIRST) -> str:

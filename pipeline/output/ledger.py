@@ -38,6 +38,8 @@ class Ledger:
     def __init__(self, output_uri: str, storage: Storage) -> None:
         self.output_uri = output_uri
         self.storage = storage
+        self._identity: Identity | None = None
+        self._epoch: Epoch | None = None
 
     def uri(self, path: str) -> str:
         """The address of a path inside the output."""
@@ -47,9 +49,18 @@ class Ledger:
         """`uri` backwards, for addresses that a listing of this output gave."""
         return relative(uri, self.output_uri if is_s3(self.output_uri) else local_path(self.output_uri))
 
-    def list(self, folder: str, *, suffix: str = "", recursive: bool = False) -> Iterator[str]:
-        """Paths inside the output, sorted."""
-        listed = self.storage.list(self.uri(folder), suffix=suffix, recursive=recursive)
+    def list(
+        self, folder: str, *, suffix: str = "", recursive: bool = False, prefix: str = "", start_after: str = ""
+    ) -> Iterator[str]:
+        """Paths inside the output, sorted. Args: as of `Storage.list`; `start_after` is a path, too."""
+        behind = self.uri(start_after) if start_after else ""
+        listed = self.storage.list(
+            self.uri(folder),
+            suffix=suffix,
+            recursive=recursive,
+            prefix=prefix,
+            start_after=behind if is_s3(behind) else local_path(behind),
+        )
         return (self.path_of(one.uri) for one in listed)
 
     def run(self) -> Run | None:
@@ -67,9 +78,12 @@ class Ledger:
         return Run(identity, self.epoch(number, identity))
 
     def identity(self) -> Identity | None:
-        """Raises OutputError where `run.json` is damaged."""
+        """What `run.json` says, which is written once and so read once. Raises OutputError where it is damaged."""
+        if self._identity is not None:
+            return self._identity
         try:
-            return Identity.from_json(self.storage.read(self.uri(RUN)))
+            self._identity = Identity.from_json(self.storage.read(self.uri(RUN)))
+            return self._identity
         except ObjectMissing:
             return None
         except ValueError as error:
@@ -83,7 +97,13 @@ class Ledger:
         return max((epoch_number(path) or 0 for path in self.list(EPOCHS, suffix=".json")), default=0)
 
     def epoch(self, number: int, identity: Identity) -> Epoch:
-        """Raises OutputError where the epoch's file is damaged, or another output's."""
+        """One epoch; the latest that was asked for is not read again, as it is written once.
+
+        Raises:
+            OutputError: the epoch's file is damaged, or another output's.
+        """
+        if self._epoch is not None and self._epoch.number == number:
+            return self._epoch
         uri = self.uri(epoch_path(number))
         remedy = "Restore it from a backup, or choose another output folder."
         try:
@@ -92,6 +112,7 @@ class Ledger:
             raise OutputError(f"{uri} is damaged: {error}", remedy=remedy) from error
         if epoch.number != number or epoch.fingerprint != identity.fingerprint:
             raise OutputError(f"{uri} is not epoch {number} of the output that {RUN} describes", remedy=remedy)
+        self._epoch = epoch
         return epoch
 
     def is_unclaimed(self) -> bool:

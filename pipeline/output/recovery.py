@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 
 from unipic.pipeline.errors import OutputError
 from unipic.pipeline.output.attempt import publish
 from unipic.pipeline.output.layout import (
-    PUBLISHED,
-    RECEIPTS,
     REJECTED,
     STAGING,
     StagedFile,
-    parse_image,
     parse_part,
-    parse_receipt,
     parse_staged,
     staged_path,
-    unit_of,
 )
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.output.snapshot import Snapshot
-from unipic.pipeline.records import Receipt, Revision, UnitId
+from unipic.pipeline.records import Receipt
 
 
 def recover(ledger: Ledger, snapshot: Snapshot) -> int:
@@ -34,7 +28,7 @@ def recover(ledger: Ledger, snapshot: Snapshot) -> int:
     Returns:
         How many files were published or deleted.
     """
-    handled = 0
+    handled = ledger.storage.delete_all(ledger.uri(path) for path in snapshot.over)
     for _, group in groupby(staged(ledger), key=lambda one: one.attempt):
         files = list(group)
         handled += len(files) if _settle(ledger, snapshot, files) else 0
@@ -87,26 +81,4 @@ def _counts(path: str, receipt: Receipt) -> bool:
 
 
 def delete_staged(ledger: Ledger, files: list[StagedFile]) -> None:
-    for one in files:
-        ledger.storage.delete(ledger.uri(staged_path(one.attempt, one.path)))
-
-
-def withdraw(ledger: Ledger, run: Run, units: Collection[UnitId] = ()) -> None:
-    """Delete what commits of an epoch before `run.epoch.since` published or staged, and those of `units`.
-
-    Staged files go first: a writer of that epoch that wakes later finds nothing that it could publish. Idempotent, so
-    that a redo or a prune that died in between is finished by the next run.
-    """
-
-    def is_over(unit: UnitId, revision: Revision) -> bool:
-        return revision.since < run.since(unit) or unit in units
-
-    delete_staged(ledger, [one for one in staged(ledger) if is_over(one.unit, one.revision)])
-    for folder in (*PUBLISHED, RECEIPTS):
-        for path in ledger.list(folder):
-            named = parse_part(path) or parse_receipt(path)
-            if named is not None and is_over(named.unit, named.revision):
-                ledger.storage.delete(ledger.uri(path))
-            image = parse_image(path)
-            if image is not None and is_over(unit_of(image.file_key, image.row, run.rows_per_unit), image.revision):
-                ledger.storage.delete(ledger.uri(path))
+    ledger.storage.delete_all(ledger.uri(staged_path(one.attempt, one.path)) for one in files)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from unipic.pipeline.context import code_version
 from unipic.pipeline.errors import JobError, ObjectMissing, OutputError
-from unipic.pipeline.output.heartbeat import at_work
+from unipic.pipeline.output.heartbeat import refuse_beside_runs
 from unipic.pipeline.output.layout import RUN, SEAL, epoch_path
 from unipic.pipeline.output.ledger import READERS, Ledger
 from unipic.pipeline.output.merkle import MerkleTree, leaf_hash
@@ -71,11 +71,7 @@ def seal(ledger: Ledger) -> Seal:
         JobError: a run is active there.
     """
     run = ledger.recorded()
-    if others := at_work(ledger):
-        raise JobError(
-            f"a run is active in {ledger.output_uri} ({'; '.join(others)}) and may still change it",
-            remedy="Seal the output after it has ended; `unipic status` shows when.",
-        )
+    refuse_beside_runs(ledger, "change it", action="Seal it")
     snapshot = ledger.snapshot(run)
     if missing := snapshot.planned - len(snapshot):
         raise OutputError(

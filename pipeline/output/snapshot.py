@@ -11,6 +11,7 @@ from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Revision, Unit, UnitId
 
 LARGEST_NUMBER = 65_534
+MOST_OVER = 10_000  # paths kept; what is over beyond them is found another time
 
 
 class Snapshot:
@@ -19,6 +20,9 @@ class Snapshot:
     Args:
         run: whose files and epochs decide which commits count.
         paths: of receipts, relative to the output folder; others, and those that do not count, are passed over.
+
+    Attributes:
+        over: those of `paths` that are of an epoch that is over.
     """
 
     def __init__(self, run: Run, paths: Iterable[str] = ()) -> None:
@@ -27,10 +31,13 @@ class Snapshot:
         self._cells = {one.key: array("H", bytes(2 * -(-one.rows // self.rows_per_unit))) for one in run.files}
         self._done = 0
         self.has_retries = False
+        self.over: list[str] = []
         for path in paths:
             named = parse_receipt(path)
-            if named is not None:
-                self.add(named.unit, named.revision)
+            if named is None or self.add(named.unit, named.revision):
+                continue
+            if named.revision.since < run.since(named.unit) and len(self.over) < MOST_OVER:
+                self.over.append(path)
 
     def add(self, unit: UnitId, revision: Revision) -> bool:
         """Take note of a commit; False where it does not count (no planned unit, or an epoch that is over)."""

@@ -179,16 +179,18 @@ def delete(path: str) -> None:
         raise from_system(error, path) from error
 
 
-def walk(folder: str, *, recursive: bool, start_after: str = "") -> Iterator[tuple[str, int, str]]:
+def walk(folder: str, *, recursive: bool, start_after: str = "", prefix: str = "") -> Iterator[tuple[str, int, str]]:
     """(path, size, version) of every file below `folder`, sorted by path; our own temporary files are not shown.
 
     Args:
         start_after: a path; what sorts up to it is left out.
+        prefix: of the names in `folder`; others are left out.
     """
     try:
         with os.scandir(folder) as found:
             # A folder sorts by what its files' paths begin with: "a.txt" comes before "a/b".
-            names = in_order((f"{entry.name}/" if entry.is_dir() else entry.name,) for entry in found)
+            wanted = (entry for entry in found if entry.name.startswith(prefix))
+            names = in_order((f"{entry.name}/" if entry.is_dir() else entry.name,) for entry in wanted)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from unipic.pipeline.errors import StorageError
 from unipic.pipeline.storage.errors import ConditionFailed, RequestUnsupported
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.ordering import in_order
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 45.0
 """How long an operation may take against an endpoint that has never answered, or for a person who waits for it."""
+DELETED_AT_ONCE = 1000  # as many as S3 takes in one request
+DELETERS = 8
 IF_ABSENT = {"IfNoneMatch": "*"}
 T = TypeVar("T")
 Facts = tuple[str, int, str]
@@ -42,6 +46,7 @@ class Remote:
         self._lock = threading.Lock()
         self._s3: S3 | None = None
         self._pid = -1
+        self._deletes_many = True
         self._inherited: list[S3] = []  # a parent's connections: closing them here would disturb it
 
     def get(self, uri: str, *, max_bytes: int | None) -> tuple[bytes, str]:
@@ -73,19 +78,34 @@ class Remote:
     def delete(self, uri: str) -> None:
         self._do("DELETE", uri, lambda s3, waiting: s3.delete(uri, waiting))
 
-    def list(self, folder_uri: str, *, recursive: bool, start_after: str) -> Iterator[Facts]:
-        """All objects below a folder, sorted by URI."""
-        in_store_order = self.pages(folder_uri, recursive=recursive, start_after=start_after)
+    def delete_all(self, uris: Sequence[str]) -> None:
+        """Delete up to DELETED_AT_ONCE objects of one bucket; one by one where the store takes no list of them."""
+        left = uris
+        if self._deletes_many and len(uris) > 1:
+            try:
+                left = self._do("DELETE", uris[0], lambda s3, waiting: s3.delete_all(uris, waiting))
+            except StorageError as error:
+                if error.retryable:
+                    raise
+                self._deletes_many = False
+        if left:
+            with ThreadPoolExecutor(DELETERS) as pool:
+                list(pool.map(self.delete, left))
+
+    def list(self, folder_uri: str, *, recursive: bool, start_after: str, prefix: str) -> Iterator[Facts]:
+        """All objects below a folder whose names begin with `prefix`, sorted by URI."""
+        in_store_order = self.pages(folder_uri, recursive=recursive, start_after=start_after, prefix=prefix)
         sorted_there = self._do("LIST", folder_uri, lambda s3, _: s3.lists_in_order(folder_uri))
         return in_store_order if sorted_there else in_order(in_store_order)
 
-    def pages(self, folder_uri: str, *, recursive: bool, start_after: str = "") -> Iterator[Facts]:
+    def pages(self, folder_uri: str, *, recursive: bool, start_after: str = "", prefix: str = "") -> Iterator[Facts]:
         """All objects below a folder, in the store's own order."""
         token = ""
         while True:
 
             def page(s3: S3, waiting: Waiting, token: str = token) -> tuple[list[Facts], str]:
-                return s3.page(folder_uri, waiting, recursive=recursive, token=token, start_after=start_after)
+                how = {"token": token, "start_after": start_after, "prefix": prefix}
+                return s3.page(folder_uri, waiting, recursive=recursive, **how)
 
             found, token = self._do("LIST", folder_uri, page)
             yield from found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -122,16 +122,26 @@ class S3:
     def delete(self, uri: str, waiting: Waiting) -> None:
         self._call(uri, "DELETE", lambda: self._client.delete_object(**_address(uri)), waiting)
 
+    def delete_all(self, uris: Sequence[str], waiting: Waiting) -> list[str]:
+        """Delete objects of one bucket in one request; those that the store says it did not delete."""
+        bucket = split(uris[0])[0]
+        wanted = {"Objects": [{"Key": split(uri)[1]} for uri in uris], "Quiet": True}
+        answer = self._call(
+            uris[0], "DELETE", lambda: self._client.delete_objects(Bucket=bucket, Delete=wanted), waiting
+        )
+        return [f"s3://{bucket}/{one['Key']}" for one in answer.get("Errors", ())]
+
     def page(
-        self, folder_uri: str, waiting: Waiting, *, recursive: bool, token: str, start_after: str
+        self, folder_uri: str, waiting: Waiting, *, recursive: bool, token: str, start_after: str, prefix: str
     ) -> tuple[list[Facts], str]:
         """Up to 1000 objects below a folder, and the token of the next page or "".
 
         Args:
             start_after: the URI behind which the listing begins, or "".
+            prefix: what names in the folder begin with.
         """
         bucket, key = split(folder_uri)
-        asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.rstrip("/") else ""}
+        asked = {"Bucket": bucket, "Prefix": (f"{key.rstrip('/')}/" if key.rstrip("/") else "") + prefix}
         if not recursive:
             asked["Delimiter"] = "/"
         if token:

@@ -10,8 +10,9 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO, TypeVar, cast
 
 from unipic.pipeline.errors import ObjectMissing, OutputError, StorageError, StorageUnavailable
@@ -19,7 +20,7 @@ from unipic.pipeline.storage import local
 from unipic.pipeline.storage.errors import ConditionFailed, RequestUnsupported
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.paths import glob_regex, is_s3, join, local_path, split_pattern
-from unipic.pipeline.storage.remote import IF_ABSENT, Remote, if_version
+from unipic.pipeline.storage.remote import DELETED_AT_ONCE, IF_ABSENT, Remote, if_version
 from unipic.pipeline.storage.waiting import Waiting, attempts
 
 PROBE = ".unipic-probe-"  # a process that dies between writing and deleting its probe leaves one behind
@@ -167,7 +168,7 @@ class Storage:
         return True
 
     def list(
-        self, folder_uri: str, *, suffix: str = "", recursive: bool = False, start_after: str = ""
+        self, folder_uri: str, *, suffix: str = "", recursive: bool = False, start_after: str = "", prefix: str = ""
     ) -> Iterator[FileInfo]:
         """Objects in a folder whose names end in `suffix`, sorted by URI; none if there is no such folder.
 
@@ -175,11 +176,13 @@ class Storage:
 
         Args:
             start_after: a URI; only those behind it are listed.
+            prefix: what names in the folder begin with; the store is asked for no others.
         """
         if is_s3(folder_uri):
-            found = self._remote.list(folder_uri, recursive=recursive, start_after=start_after)
+            found = self._remote.list(folder_uri, recursive=recursive, start_after=start_after, prefix=prefix)
         else:
-            found = local.walk(local_path(folder_uri) or ".", recursive=recursive, start_after=start_after)
+            folder = local_path(folder_uri) or "."
+            found = local.walk(folder, recursive=recursive, start_after=start_after, prefix=prefix)
         return (FileInfo(*facts) for facts in found if facts[0].endswith(suffix) and facts[0] > start_after)
 
     def glob(self, pattern: str) -> FileInfos:
@@ -208,6 +211,18 @@ class Storage:
             self._remote.delete(uri)
         else:
             self._local(uri, local.delete)
+
+    def delete_all(self, uris: Iterable[str]) -> int:
+        """Remove objects of one store, in few requests where it takes that; returns how many were named."""
+        rest, count = iter(uris), 0
+        while batch := [*islice(rest, DELETED_AT_ONCE)]:
+            count += len(batch)
+            if is_s3(batch[0]):
+                self._remote.delete_all(batch)
+            else:
+                for uri in batch:
+                    self.delete(uri)
+        return count
 
     def move(self, source: str, target: str) -> None:
         """Give an object another name in the same store, replacing what is there; its bytes stay in the store.

@@ -152,10 +152,10 @@ class FaultyStorage(Storage):
         self._read_fault("info", uri)
         return super().info(uri)
 
-    def list(self, folder_uri: str, *, suffix: str = "", recursive: bool = False) -> Iterator[FileInfo]:
+    def list(self, folder_uri: str, **how: Any) -> Iterator[FileInfo]:
         self.handover()
         self._read_fault("list", folder_uri)
-        return super().list(folder_uri, suffix=suffix, recursive=recursive)
+        return super().list(folder_uri, **how)
 
     def write(self, uri: str, data: bytes) -> None:
         self._write("write", uri, data, lambda: super(FaultyStorage, self).write(uri, data))

@@ -14,12 +14,12 @@ from tests.fakes import make_job, write_prompts
 from tests.inprocess import retry_here, run_here
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.job import Job
-from unipic.pipeline.output.layout import EVENTS, REPORTS, RUNNING, SEAL, SET_ASIDE
+from unipic.pipeline.output.layout import EVENTS, REPORTS, RUNNING, SEAL, SET_ASIDE, WITHDRAWN
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.seal import seal
 from unipic.pipeline.storage.storage import Storage
 
-HARMLESS = (EVENTS, RUNNING, REPORTS, SET_ASIDE)
+HARMLESS = (EVENTS, RUNNING, REPORTS, SET_ASIDE, WITHDRAWN)
 """Notes for people and catalogues. No row, count or digest is read from them.
 
 Nor does the audit need `seal.json`, which may be removed: the digest that was kept elsewhere proves what it proves.

@@ -27,8 +27,11 @@ from unipic.pipeline.audit.repair import Repaired, clear, repair
 from unipic.pipeline.audit.repair_plan import RepairPlan, plan_repair
 from unipic.pipeline.audit.report import LISTED
 from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.errors import JobError
 from unipic.pipeline.job import Job
 from unipic.pipeline.lineage import sha256
+from unipic.pipeline.output.heartbeat import presence
+from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.sealed import sealed, unsealed
 from unipic.pipeline.storage.storage import Storage
 
@@ -52,6 +55,16 @@ def test_a_unit_that_cannot_be_made_again_is_left_untouched(job: Job, tmp_path: 
     done = repair(job.output.uri, Storage(), verify(job.output.uri, Storage()), make_engine=FakeEngine)
     assert done.left.keys() == {unit} and done.units == 0 and done.result is None
     assert tree(job) == before
+
+
+def test_no_call_repairs_beside_a_run_at_work(job: Job) -> None:
+    damage_receipt(job)
+    report = verify(job.output.uri, Storage())
+    with presence(Ledger(job.output.uri, Storage()), warn=print):
+        before = tree(job)
+        with pytest.raises(JobError, match="another run is active in"):
+            repair(job.output.uri, Storage(), report, make_engine=FakeEngine)
+        assert tree(job) == before
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_an_output_with_a_damaged_receipt_is_not_sealed(finished: Job) -> None:
 def test_an_output_that_a_run_is_writing_is_not_sealed(finished: Job) -> None:
     with (
         presence(Ledger(finished.output.uri, Storage()), warn=print),
-        pytest.raises(JobError, match="a run is active in"),
+        pytest.raises(JobError, match="another run is active in"),
     ):
         sealed_output(finished)
 

@@ -106,6 +106,21 @@ def test_a_list_begins_behind_a_given_object(place: Place) -> None:
     assert behind("b/1", recursive=False) == ["b0", "c"]
 
 
+def test_a_list_may_be_of_the_names_alone_that_begin_alike(place: Place) -> None:
+    names = ["a", "b-1", "b-2/1", "b-2/c/3", "b-3", "b0", "c/b-4"]
+    for name in names:
+        place.storage.write(join(place.root, "d", name), b"1")
+
+    def beginning(prefix: str, **how: object) -> list[str]:
+        found = place.storage.list(join(place.root, "d"), prefix=prefix, **how)  # type: ignore[arg-type]
+        return [relative(info.uri, join(place.root, "d")) for info in found]
+
+    assert beginning("b-") == ["b-1", "b-3"]
+    assert beginning("b-", recursive=True) == ["b-1", "b-2/1", "b-2/c/3", "b-3"]
+    assert beginning("b-", recursive=True, start_after=join(place.root, "d/b-2/1")) == ["b-2/c/3", "b-3"]
+    assert beginning("x", recursive=True) == []
+
+
 def test_a_missing_folder_is_empty(place: Place) -> None:
     assert list(place.storage.list(join(place.root, "none"), recursive=True)) == []
 
