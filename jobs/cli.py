@@ -70,7 +70,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "seal": seal.seal_output,
     "trace": trace.trace_row,
     "replay": replay.replay_row,
-    "export": export.export_captions,
+    "export": export.export_output,
     "prune": prune.prune_job,
     "convert": convert.convert_checkpoint,
     "init-tiny": init_tiny.make_tiny,

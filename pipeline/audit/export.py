@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
+from unipic.pipeline.audit.outcomes import units_of
+from unipic.pipeline.audit.whole_file import whole_file
 from unipic.pipeline.errors import JobError
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.output.run_record import Run
-from unipic.pipeline.records import UnitId
 from unipic.pipeline.storage.parquet import open_parquet
 from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
@@ -49,32 +47,35 @@ class Exported:
     left_out: tuple[str, ...]
 
 
-def export(output_uri: str, to: Path, storage: Storage, *, force: bool = False) -> Exported:
+def export(
+    output_uri: str, to: Path, storage: Storage, *, file_format: str | None = None, force: bool = False
+) -> Exported:
     """Write the captions under `output_uri` to the local file `to`: `COLUMNS`, then the job's kept columns.
 
     Args:
-        to: ends in .csv, .jsonl or .ndjson. It appears when it is whole.
+        to: it appears when it is whole.
+        file_format: "csv" or "jsonl"; default: what `to` ends in.
         force: replace it where it is there.
 
     Raises:
         JobError: an output without captions, a name that says no format, or a file that is there or cannot be written.
         OutputError: no run has begun there, or a receipt is damaged.
     """
-    file_format = FORMATS.get(to.suffix.lower())
+    file_format = file_format or FORMATS.get(to.suffix.lower())
     if file_format is None:
         raise JobError(f"{to} must end in {', '.join(FORMATS)}")
     ledger = Ledger(output_uri, storage)
     run = ledger.recorded()
     if run.task != "caption":
         raise JobError(
-            f"{output_uri} holds the output of {run.task}, which is pictures; captions are exported.",
-            remedy='`datasets.load_dataset("parquet", …)` opens it as it is.',
+            f"{output_uri} holds the output of {run.task}, which is images; captions are exported as {file_format}.",
+            remedy="--images DIR writes images as files, --format openai-batch as base64.",
         )
     left_out: dict[str, None] = {}
     rows = rejected = 0
-    with _whole_file(to, force=force) as stream:
+    with whole_file(to, force=force) as stream:
         write: Write | None = None
-        for receipt in ledger.receipts(ledger.snapshot(run), _units(run)):
+        for receipt in ledger.receipts(ledger.snapshot(run), units_of(run)):
             rejected += receipt.rejected
             for part in (one for one in receipt.parts if one.path.startswith("data/")):
                 for batch, kept, others in _batches(join(output_uri, part.path), storage):
@@ -87,13 +88,6 @@ def export(output_uri: str, to: Path, storage: Storage, *, force: bool = False) 
             _writer(stream, file_format, list(COLUMNS))
     total = sum(file.rows for file in run.files)
     return Exported(rows, rejected, total - rows - rejected, tuple(left_out))
-
-
-def _units(run: Run) -> Iterator[UnitId]:
-    """Every unit of the recorded manifest, in its order."""
-    for file in run.files:
-        for first_row in range(0, file.rows, run.rows_per_unit):
-            yield UnitId.of(file.key, first_row)
 
 
 def _kept(schema: pa.Schema) -> tuple[list[str], list[str]]:
@@ -139,26 +133,3 @@ def _writer(stream: IO[str], file_format: str, columns: Sequence[str]) -> Write:
 def harmless(cell: Any) -> Any:
     """`cell` as no spreadsheet takes it for a formula; numbers stay numbers."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
-
-
-@contextmanager
-def _whole_file(to: Path, *, force: bool) -> Iterator[IO[str]]:
-    """A text file that stands at `to` once the block has ended well, and leaves nothing otherwise."""
-    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    _refuse_existing(to, force=force)
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        _refuse_existing(to, force=force)
-        partial.replace(to)
-    except OSError as error:
-        raise JobError(f"{to} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _refuse_existing(to: Path, *, force: bool) -> None:
-    if to.exists() and not force:
-        raise JobError(f"{to} is there already.", remedy="With --force it is replaced.")

@@ -58,7 +58,7 @@ def rejections(output_uri: str, storage: Storage, *, kind: str | None = None) ->
     run = ledger.recorded()
     for receipt in ledger.receipts():
         if receipt.rejected and kind in (None, *receipt.facts.rejected_kinds):
-            yield from (row for row in _rejected(receipt, ledger, run) if kind in (None, row.kind))
+            yield from (row for row in rejected_rows(receipt, ledger, run) if kind in (None, row.kind))
 
 
 def summarise(output_uri: str, storage: Storage) -> tuple[RejectedKind, ...]:
@@ -86,7 +86,7 @@ class Summary:
         self.counts.update(kinds)
         if kinds.keys() - self.examples.keys():
             try:
-                for row in _rejected(receipt, self.ledger, self.run):
+                for row in rejected_rows(receipt, self.ledger, self.run):
                     self.examples.setdefault(row.kind, row)
             except UniPicError:  # a damaged part costs an example, not the counts
                 return
@@ -95,7 +95,8 @@ class Summary:
         return tuple(RejectedKind(kind, n, self.examples.get(kind)) for kind, n in self.counts.most_common() if n)
 
 
-def _rejected(receipt: Receipt, ledger: Ledger, run: Run) -> Iterator[Rejection]:
+def rejected_rows(receipt: Receipt, ledger: Ledger, run: Run) -> Iterator[Rejection]:
+    """Those of one unit. Raises OutputError where the part is damaged."""
     column = run.fields["columns"].get("id")
     wanted = ["rejection", *([column] if column and column != "rejection" else [])]
     for part in receipt.parts:

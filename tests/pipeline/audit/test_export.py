@@ -101,7 +101,7 @@ def test_a_file_that_is_there_stays_unless_forced(tmp_path: Path) -> None:
     job = captioned(tmp_path, ["a"])
     to = tmp_path / "out.csv"
     to.write_text("mine")
-    with pytest.raises(JobError, match=r"out\.csv is there already.* --force"):
+    with pytest.raises(JobError, match=r"out\.csv exists already.* --force replaces it"):
         export(job.output.uri, to, STORAGE)
     assert to.read_text() == "mine"
     export(job.output.uri, to, STORAGE, force=True)
