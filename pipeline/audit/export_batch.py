@@ -61,7 +61,7 @@ def export_batch(output_uri: str, to: Path, storage: Storage, *, force: bool = F
     with ExitStack() as files:
         results = files.enter_context(whole_file(to, force=force))
         faults: IO[str] | None = None
-        for outcome in outcomes(ledger, run, ["caption" if run.task == "caption" else "image"]):
+        for outcome in outcomes(ledger, run, ["caption"] if run.task == "caption" else ["sample", "image"]):
             if outcome.samples:
                 _write(results, _answer(outcome, ledger, run))
                 answers, partial = answers + 1, partial + bool(outcome.rejections)

@@ -84,7 +84,7 @@ def export_images(
         def place(named: tuple[str, dict[str, Any]]) -> bool:
             return _place(folder / named[0], named[1], ledger, force=force)
 
-        for outcome in outcomes(ledger, run, [prompt, "image"]):
+        for outcome in outcomes(ledger, run, ["sample", prompt, "image"]):
             named = [(template.name(_facts(outcome, row)), row) for row in outcome.samples]
             earlier += sum(pool.map(place, named))
             for file_name, row in named:
@@ -100,12 +100,12 @@ def export_images(
 def _refuse_collisions(ledger: Ledger, run: Run, template: Template) -> None:
     """Before anything is written: a digest of 12 bytes is held of each name."""
     seen: set[bytes] = set()
-    for outcome in outcomes(ledger, run, [], rejected=False):
+    for outcome in outcomes(ledger, run, ["sample"], rejected=False):
         for row in outcome.samples:
             name = template.name(_facts(outcome, row))
             key = same_file(name)
             if key in seen:
-                where = f"row {outcome.row:,} of {outcome.file}, sample {row['lineage']['sample']}"
+                where = f"row {outcome.row:,} of {outcome.file}, sample {row['sample']}"
                 raise JobError(
                     f"Two images would be called {name}, the second that of {where}; case does not count.",
                     remedy="Add {file}, {row} or {sample} to --name.",
@@ -117,7 +117,7 @@ def _facts(outcome: Outcome, row: dict[str, Any]) -> dict[str, object]:
     lineage, stem = row["lineage"], str(PurePosixPath(outcome.file).with_suffix(""))
     return {
         "id": row["id"] if row["id"] is not None else f"{stem}-{outcome.row}",
-        "sample": lineage["sample"],
+        "sample": row["sample"],
         "row": outcome.row,
         "file": stem,
         "seed": lineage["seed"],

@@ -48,7 +48,7 @@ def outcomes(ledger: Ledger, run: Run, columns: Sequence[str], *, rejected: bool
     """The rows that were done, a unit of them held at a time.
 
     Args:
-        columns: of the data rows, beside `id` and `lineage`.
+        columns: of the data rows, beside `id` and `lineage`, whose digests come as hex; `sample`, where they have one.
         rejected: read the rejected rows, too.
 
     Raises:
@@ -63,14 +63,20 @@ def outcomes(ledger: Ledger, run: Run, columns: Sequence[str], *, rejected: bool
             for rejection in rejected_rows(receipt, ledger, run):
                 rows.setdefault(rejection.row, _outcome(receipt, rejection.row)).rejections.append(rejection)
         for number in sorted(rows):
-            rows[number].samples.sort(key=lambda row: row["lineage"]["sample"])
+            rows[number].samples.sort(key=lambda row: int(row.get("sample", 0)))
             yield rows[number]
 
 
 def _data_rows(receipt: Receipt, ledger: Ledger, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     for part in receipt.parts:
         if part.path.startswith("data/"):
-            yield from read_part(join(ledger.output_uri, part.path), ledger.storage, columns).to_pylist()
+            for row in read_part(join(ledger.output_uri, part.path), ledger.storage, columns).to_pylist():
+                yield {**row, "lineage": {name: _hex(value) for name, value in row["lineage"].items()}}
+
+
+def _hex(value: Any) -> Any:
+    """Digests as text, however the part holds them."""
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _outcome(receipt: Receipt, row: int) -> Outcome:
