@@ -6,22 +6,14 @@ import os
 import socket
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from importlib.metadata import PackageNotFoundError, version
 
+from unipic.pipeline.code_version import code_version
 from unipic.pipeline.errors import EngineError
 from unipic.pipeline.job import Job
 from unipic.pipeline.places import BUILTIN_CHECKPOINT
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.paths import is_s3, local_path
 from unipic.pipeline.storage.storage import Storage
-
-
-def code_version() -> str:
-    """Version of the installed package."""
-    try:
-        return version("unipic-batch")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 @lru_cache(maxsize=8)

@@ -7,6 +7,7 @@
     │   │   └── EmptyManifest    it is there and has no rows
     │   ├── CheckpointError      the checkpoint: missing, wrong, altered
     │   └── OutputError          the output: not writable, or another job's
+    │       └── OtherOutputVersion   its rows are laid out as another version of this code does
     ├── RowError                 one row is bad: it is rejected, its neighbours are delivered
     ├── StorageError             bytes could not be read or written
     │   ├── ObjectMissing
@@ -139,6 +140,10 @@ class CheckpointError(JobError):
 
 class OutputError(JobError):
     """The output folder cannot be written, or belongs to another job."""
+
+
+class OtherOutputVersion(OutputError):
+    """The output was written in an output version that this code neither reads nor continues."""
 
 
 class RejectionKind(StrEnum):

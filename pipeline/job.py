@@ -34,7 +34,9 @@ class Columns(Closed):
     image: str | None = Field(
         default=None, description="edit, caption: a path or URI, bytes, or a struct {bytes, path}."
     )
-    seed: str | None = Field(default=None, description="Integer column that overrides the seed derived for each row.")
+    seed: str | None = Field(
+        default=None, description="Integer column that overrides each row's derived seed: 0 to 2^63 - 1."
+    )
 
 
 COLUMNS_OF_REQUESTS = {"id": "custom_id", "prompt": "prompt", "image": "image", "seed": "seed"}

@@ -17,8 +17,12 @@ import pyarrow as pa
 
 from unipic.pipeline.sealed import build, sealed, unsealed
 
-OUTPUT_VERSION = 1
-"""Raised whenever the same input would give other bytes."""
+OUTPUT_VERSION = 2
+"""Raised whenever the same input would give other bytes.
+
+2: seeds have 63 bits, so that signed integers hold them. Lineage has field names of its own, digests as binary, names
+   instead of addresses, and a code version that names the commit. What repeats is dictionary-encoded in Parquet.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,12 @@ class ManifestFile:
     @property
     def key(self) -> str:
         """16 hex digits that name this file in parts and receipts."""
-        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+        return file_key(self.name)
+
+
+def file_key(name: str) -> str:
+    """`ManifestFile.key` of the file with this name."""
+    return hashlib.sha256(name.encode()).hexdigest()[:KEY_DIGITS]
 
 
 class UnitId(str):

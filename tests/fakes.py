@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from unipic.model.checkpoint import digest_of_files
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.job import AnyJob, Job
+from unipic.pipeline.lineage import from_row
 from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import Receipt, Unit
@@ -139,7 +140,12 @@ def all_rows(job: Job, folder: str = "data") -> list[dict[str, Any]]:
     """Every row under the output's `folder`, in part order."""
     storage = Storage(job.storage)
     parts = sorted(one.uri for one in storage.list(f"{job.output.uri}/{folder}", suffix=".parquet"))
-    return [row for uri in parts for row in pq.read_table(storage.open(uri)).to_pylist()]
+    return [stated(row) for uri in parts for row in pq.read_table(storage.open(uri)).to_pylist()]
+
+
+def stated(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of an output, its lineage as Python code has it: digests as hex text."""
+    return {**row, "lineage": from_row(row["lineage"])} if isinstance(row.get("lineage"), dict) else row
 
 
 def part_bytes(job: Job) -> dict[str, bytes]:
@@ -160,5 +166,5 @@ def first_unit(job: Job) -> tuple[Unit, RunContext]:
     manifest = discover(job.input, storage)
     from unipic.pipeline.manifests.manifest import units
 
-    context = RunContext(job, "checkpoint-digest", manifest.columns)
+    context = RunContext(job, "c0" * 32, manifest.columns)
     return next(iter(units(manifest, job.rows_per_unit))), context

@@ -31,6 +31,7 @@ LAYERS = [
         "pipeline.places",
         "pipeline.machine",
         "pipeline.near",
+        "pipeline.code_version",
     },
     {"pipeline.storage", "pipeline.params"},
     {"pipeline.job", "pipeline.records"},

@@ -52,8 +52,8 @@ def _lines(step: Step) -> list[str]:
     lineage = step.lineage
     lines = [
         f"{step.job} ({step.task}) {lineage['lineage_id'][:16]}",
-        f"  prompt  {lineage['prompt']}",
-        f"  from    {lineage['source_file']}, row {lineage['source_row']}",
+        f"  prompt  {lineage['prompt_sent']}",
+        f"  from    {step.source_uri or lineage['source_file']}, row {lineage['source_row']}",
     ]
     if step.source:
         lines.append("  source  " + ", ".join(f"{name}: {value}" for name, value in step.source.items()))

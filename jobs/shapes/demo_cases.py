@@ -162,7 +162,7 @@ def _mark(verdict: Verdict) -> tuple[Mark, str]:
 
 
 def _notes(rows: Mapping[str, Mapping[str, Any] | None]) -> tuple[str, ...]:
-    return tuple(f"{name} {row['lineage']['lineage_id'][:16]}" for name, row in rows.items() if row)
+    return tuple(f"{name} {row['lineage']['lineage_id'].hex()[:16]}" for name, row in rows.items() if row)
 
 
 def _summary(verdicts: Sequence[Verdict]) -> list[str]:

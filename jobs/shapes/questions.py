@@ -97,8 +97,8 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     from unipic.pipeline.errors import JobError
     from unipic.pipeline.lineage import LINEAGE
+    from unipic.pipeline.output.part_file import parquet_bytes
     from unipic.pipeline.records import PICTURE
-    from unipic.pipeline.stages.parts import parquet_bytes
 
     kinds = {"image": PICTURE, "lineage": LINEAGE}
     data = parquet_bytes(
@@ -184,7 +184,7 @@ def _answered(question: Question, row: Mapping[str, Any] | None, judge: Any) -> 
     if row is None:
         return Answered(question, None, "", judge(question.case, None))
     answer = row["caption"] if question.task == "caption" else pixels_of(row["image"]["bytes"])
-    return Answered(question, answer, row["lineage"]["lineage_id"], judge(question.case, answer))
+    return Answered(question, answer, row["lineage"]["lineage_id"].hex(), judge(question.case, answer))
 
 
 def rows_of(output: Path) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from unipic.pipeline.errors import OutputError, is_address
 from unipic.pipeline.job import AnyJob, EditParams, ImageParams, Job
-from unipic.pipeline.lineage import derive_seed, identity, recompute_id, row_params
+from unipic.pipeline.lineage import derive_seed, from_row, identity, recompute_id, row_params
+from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.output.changes import differences
 from unipic.pipeline.output.layout import parse_part
 from unipic.pipeline.output.ledger import Ledger
@@ -20,7 +21,6 @@ from unipic.pipeline.stages.parts import SUFFIX, data_schema
 from unipic.pipeline.storage.storage import Storage
 
 PROMPT_COLUMN = {"generate": "prompt", "edit": "instruction", "caption": "question"}
-MOST_ADDRESSES = 16  # of one manifest file over the epochs: it may have been moved between runs
 
 
 class Expectation:
@@ -52,12 +52,6 @@ class Expectation:
             for file in epoch.files
             if is_listing(file)
         }
-        self._addresses: dict[str, set[str]] = {}
-        for epoch in reversed(epochs):
-            for file in epoch.files:
-                known = self._addresses.setdefault(file.key, set())
-                if len(known) < MOST_ADDRESSES:
-                    known.add(file.uri)
 
     @property
     def inline(self) -> bool:
@@ -72,33 +66,28 @@ class Expectation:
         """SHA-256 of a listing in any epoch."""
         return {digest for name, digest in self._listings if name == listing and digest}
 
-    def addresses(self, file_key: str) -> set[str]:
-        """Where the manifest file was, in any epoch."""
-        return self._addresses.get(file_key, set())
-
     def revision_of(self, path: str) -> Revision:
         named = parse_part(path)
         return named.revision if named is not None else Revision()
 
     def lineage_faults(self, unit: UnitId, row: Mapping[str, Any]) -> Iterator[str]:
         """What is wrong with the lineage of a data row."""
-        lineage = row["lineage"]
+        lineage = from_row(row["lineage"])
         expected = {
+            "source_file": self.files[unit.file_key].name,
             "task": self.job.task,
             "params": self.params,
             "checkpoint": self.run.fields["checkpoint"],
             "output_version": OUTPUT_VERSION,
-            "prompt": row[PROMPT_COLUMN[self.job.task]],
-            "sample": row.get("sample", 0),
+            "prompt_sent": row[PROMPT_COLUMN[self.job.task]],
+            "sample_index": row.get("sample", 0),
         }
         yield from (f"{name} is not that of the job" for name, value in expected.items() if lineage[name] != value)
-        if lineage["source_file"] not in self.addresses(unit.file_key):
-            yield f"it names the file {lineage['source_file']}, which is not its own"
         if lineage["code_version"] not in self.versions:
             yield f"code version {lineage['code_version']} never wrote to this output"
-        if not self._prompt_fits(lineage["prompt"]):
+        if not self._prompt_fits(lineage["prompt_sent"]):
             yield "the prompt is not the one that the job asks of every row"
-        if not self._seed_fits(unit, row):
+        if not self._seed_fits(unit, row["id"], lineage):
             yield "the seed is not the one that the job derives"
         try:
             recomputed = recompute_id(lineage)
@@ -108,23 +97,22 @@ class Expectation:
             yield "lineage_id does not recompute"
 
     def _prompt_fits(self, prompt: object) -> bool:
-        """A job that maps no prompt column asks the same of every row."""
+        """A job that reads no prompt column asks the same of every row."""
         params = self.job.params
-        if self.job.input.columns.prompt is not None or self.job.task == "generate":
+        if "prompt" in bindings(self.job):
             return bool(prompt)
         return prompt == (params.instruction if isinstance(params, EditParams) else getattr(params, "question", None))
 
-    def _seed_fits(self, unit: UnitId, row: Mapping[str, Any]) -> bool:
-        params, lineage = self.job.params, row["lineage"]
+    def _seed_fits(self, unit: UnitId, name: str | None, lineage: Mapping[str, Any]) -> bool:
+        params = self.job.params
         if not isinstance(params, ImageParams):
             return lineage["seed"] is None
         if self.job.input.columns.seed is not None:  # a row's own seed is in the manifest alone
             return lineage["seed"] is not None
-        name = row["id"]
         if name is not None and is_address(name):  # its signature, which counts, was taken out
             return lineage["seed"] is not None
         who = identity(name, unit.file_key, lineage["source_row"])
-        return bool(lineage["seed"] == derive_seed(params.seed, who, lineage["sample"]))
+        return bool(lineage["seed"] == derive_seed(params.seed, who, lineage["sample_index"]))
 
 
 def recorded_job(run: Run) -> Job:

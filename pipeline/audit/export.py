@@ -82,7 +82,7 @@ def export(
                     left_out.update(dict.fromkeys(others))
                     write = write or _writer(stream, file_format, [*COLUMNS, *kept])
                     for row in batch.to_pylist():
-                        write({**row, "lineage_id": row["lineage"]["lineage_id"]})
+                        write({**row, "lineage_id": row["lineage"]["lineage_id"].hex()})
                     rows += batch.num_rows
         if write is None:
             _writer(stream, file_format, list(COLUMNS))

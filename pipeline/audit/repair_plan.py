@@ -115,17 +115,11 @@ def _job(output_uri: str, storage: Storage, run: Run, size: int | None) -> Job:
 
 
 def _place(output_uri: str, job: Job) -> str:
-    """The output's address: as the job has it, so that rows that name their images name them alike; else as given."""
+    """The output's address as the job spells it, where that is the same place; else as given."""
     there, here = (
         uri.rstrip("/") if is_s3(uri) else os.path.abspath(local_path(uri)) for uri in (job.output.uri, output_uri)
     )
-    if there == here:
-        return job.output.uri
-    if job.output.images == "files":
-        remedy = "Move it back; or, where that is a relative path, give this command in the folder the job ran in."
-        message = f"the output was moved from {job.output.uri}, and its rows name their images there"
-        raise OutputError(message, remedy=remedy)
-    return output_uri
+    return job.output.uri if there == here else output_uri
 
 
 def _receipt(ledger: Ledger, snapshot: Snapshot, unit: UnitId) -> Receipt | None:
@@ -166,7 +160,7 @@ def _readable_rows(ledger: Ledger, file: ManifestFile, unit: UnitId, run: Run) -
             continue
         try:
             lineages = read_part(ledger.uri(path), ledger.storage, ["lineage"]).column("lineage").to_pylist()
-            rows |= {(row["source_row"], row["sample"]) for row in lineages}
+            rows |= {(row["source_row"], row["sample_index"]) for row in lineages}
         except (OutputError, TypeError, KeyError):  # nothing in it can be lost any more
             continue
     count = min(run.rows_per_unit, file.rows - unit.first_row)

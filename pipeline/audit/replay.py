@@ -23,7 +23,7 @@ from unipic.pipeline.audit.report import Problem, ProblemKind
 from unipic.pipeline.audit.trace import Found, find
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import CheckpointError, EngineError, JobError, ManifestError, OutputError, UniPicError
-from unipic.pipeline.lineage import sha256
+from unipic.pipeline.lineage import from_row, sha256
 from unipic.pipeline.output.changes import settled_in_place
 from unipic.pipeline.output.layout import Named, parse_part
 from unipic.pipeline.output.ledger import Ledger
@@ -140,7 +140,7 @@ def _random_rows(replayer: Replayer, rows: int, damaged: Collection[str]) -> Ite
         part = chance.choice(parts)
         lineages = read_part(part.uri, storage, ["lineage"]).column("lineage")
         at = chance.randrange(len(lineages))
-        yield Found(ledger.output_uri, part.uri, at, {"lineage": lineages[at].as_py()})
+        yield Found(ledger.output_uri, part.uri, at, {"lineage": from_row(lineages[at].as_py())})
         left -= 1
 
 
@@ -173,7 +173,7 @@ class Replayer:
         answered = self._replica(context).answer(unit, prepared)
         _refuse_fault(answered, lineage)
         rows, files = data_rows(unit, answered, context)
-        again = [one for one in rows if one["lineage"]["lineage_id"] == lineage["lineage_id"]]
+        again = [one for one in rows if one["lineage"]["lineage_id"].hex() == lineage["lineage_id"]]
         if not again:
             raise ManifestError(
                 f"row {lineage['source_row']} of {lineage['source_file']} no longer gives {lineage['lineage_id'][:16]}",
@@ -214,7 +214,7 @@ class Replayer:
         """
         lineages = read_part(found.part, self.storage, ["lineage"]).column("lineage")
         first = found.at - found.at % size
-        return tuple((one["source_row"], one["sample"]) for one in lineages.slice(first, size).to_pylist())
+        return tuple((one["source_row"], one["sample_index"]) for one in lineages.slice(first, size).to_pylist())
 
     def _context(self, receipt: Receipt, checkpoint: str, size: int) -> RunContext:
         job = reached_with(recorded_job(self.run), self.storage)
@@ -256,7 +256,7 @@ class Replayer:
 def _refuse_fault(rows: pa.Table, lineage: Mapping[str, Any]) -> None:
     """Raises ManifestError where the row can no longer be prepared, or answered."""
     for one in rows.select(["row", "sample", "fault"]).to_pylist():
-        if (one["row"], one["sample"]) == (lineage["source_row"], lineage["sample"]) and one["fault"] is not None:
+        if (one["row"], one["sample"]) == (lineage["source_row"], lineage["sample_index"]) and one["fault"] is not None:
             raise ManifestError(
                 f"row {one['row']} of {lineage['source_file']} cannot be made again: "
                 f"{one['fault']['kind']}: {one['fault']['message']}",

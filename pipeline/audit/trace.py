@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from unipic.pipeline.audit.neighbours import find_beside
 from unipic.pipeline.errors import JobError, OutputError, UniPicError, redact
+from unipic.pipeline.lineage import from_row
 from unipic.pipeline.output.layout import parse_part
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Revision
 from unipic.pipeline.stages.parts import REJECTION
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable
@@ -22,14 +25,14 @@ from unipic.pipeline.storage.storage import Storage
 LINEAGE_ID = re.compile(r"[0-9a-f]{8,64}")
 UNKNOWN_JOB = "a job whose output is elsewhere"
 MOST_STEPS = 1_000  # a chain of jobs this long is a circle
-NEEDED = {"lineage_id", "source_file", "source_row", "sample", "task", "prompt"}
+NEEDED = {"lineage_id", "source_file", "source_row", "sample_index", "task", "prompt_sent"}
 """Fields of a struct that is taken for a lineage of ours."""
 NEEDED_OF = {"lineage": NEEDED, "rejection": set(REJECTION.names)}
 
 
 @dataclass(frozen=True)
 class Found:
-    """One output row: the part that holds it, its place there, and at least its lineage."""
+    """One output row: the part that holds it, its place there, and at least its lineage, digests as hex text."""
 
     output: str
     part: str
@@ -45,7 +48,8 @@ class Step:
         job, task, output: which job made the row; the job is UNKNOWN_JOB and the output "" where a manifest brought the
             row along with its lineage alone.
         part, at: where it stands.
-        lineage: the row's lineage struct.
+        lineage: the row's lineage, digests as hex text.
+        source_uri: where its manifest file is, as that job's record has it; "" where no record is known.
         source: what the source row says (id, prompt, …; long values and bytes left out).
         unread: why it says nothing, where the source is gone or damaged.
     """
@@ -56,6 +60,7 @@ class Step:
     part: str
     at: int
     lineage: dict[str, Any]
+    source_uri: str
     source: dict[str, Any]
     unread: str = ""
 
@@ -133,7 +138,8 @@ def _rows(ledger: Ledger, folder: str, identity: str | None, passed_over: list[s
         ids = table.column("id").to_pylist() if folder == "data" else _ids(table, identity)
         for at, value in enumerate(table.column(struct).to_pylist()):
             if value is not None:
-                yield Found(ledger.output_uri, part.uri, at, {"id": ids[at], struct: value})
+                facts = from_row(value) if struct == "lineage" else value
+                yield Found(ledger.output_uri, part.uri, at, {"id": ids[at], struct: facts})
 
 
 def _read(uri: str, storage: Storage, identity: str | None, struct: str) -> pa.Table | None:
@@ -163,8 +169,8 @@ def _called(name: str, rows: Iterable[Found]) -> list[Found]:
         facts = found.row.get("lineage") or found.row["rejection"]
         if _is(found.row["id"], facts, name):
             whole.append(found)
-        elif sample_index is not None and facts["sample"] == sample_index and _is(found.row["id"], facts, unnumbered):
-            numbered.append(found)
+        elif sample_index is not None and sample_index == facts.get("sample_index", facts.get("sample")):
+            numbered += [found] if _is(found.row["id"], facts, unnumbered) else []
     return whole or numbered  # an id may have a "#" of its own
 
 
@@ -174,7 +180,8 @@ def _is(identity: str | None, facts: dict[str, Any], name: str) -> bool:
         return True
     file, _, number = name.rpartition(":")
     source: str = facts["source_file"]
-    return bool(file) and facts["source_row"] == _number(number) and (source == file or source.endswith(f"/{file}"))
+    names = source == file or source.endswith(f"/{file}") or file.endswith(f"/{source}")
+    return bool(file) and facts["source_row"] == _number(number) and names
 
 
 def _number(text: str) -> int | None:
@@ -184,6 +191,9 @@ def _number(text: str) -> int | None:
 def trace(output_uri: str, row: str, storage: Storage) -> list[Step]:
     """The way of `row` back to the first manifest, newest job first.
 
+    A manifest may bring rows of an output along with their lineage alone: that output is looked for in the folders
+    beside those of the jobs already found.
+
     Raises:
         JobError: the row cannot be found.
     """
@@ -191,10 +201,12 @@ def trace(output_uri: str, row: str, storage: Storage) -> list[Step]:
 
 
 def _steps(found: Found, storage: Storage) -> Iterator[Step]:
+    near = [found.output]
     for _ in range(MOST_STEPS):
         lineage = found.row["lineage"]
         run = Ledger(found.output, storage).run() if found.output else None
-        source, unread = _source_row(lineage, storage)
+        uri = _source_uri(lineage, run)
+        source, unread = _source_row(uri, lineage["source_row"], storage) if uri else ({}, _unknown(lineage, run))
         yield Step(
             job=run.name if run else UNKNOWN_JOB,
             task=lineage["task"],
@@ -202,19 +214,41 @@ def _steps(found: Found, storage: Storage) -> Iterator[Step]:
             part=found.part,
             at=found.at,
             lineage=lineage,
+            source_uri=uri,
             source=_readable(source),
             unread=unread,
         )
-        brought = source.get("lineage")
-        if not isinstance(brought, dict) or not brought.keys() >= NEEDED:
+        if not isinstance(source.get("lineage"), dict) or not source["lineage"].keys() >= NEEDED:
             return
-        part = lineage["source_file"]
-        found = Found(part.rpartition("/data/")[0], part, lineage["source_row"], source)
+        near = [*dict.fromkeys([*near, uri.rpartition("/")[0]])]
+        found = _brought(uri, lineage["source_row"], {"lineage": from_row(source["lineage"])}, near, storage)
+        near = [*dict.fromkeys([*near, *([found.output] if found.output else [])])]
 
 
-def _source_row(lineage: dict[str, Any], storage: Storage) -> tuple[dict[str, Any], str]:
-    """The manifest row an output was made from, without pictures, and why it is {} where it is."""
-    uri, row = lineage["source_file"], lineage["source_row"]
+def _brought(uri: str, at: int, row: dict[str, Any], near: Sequence[str], storage: Storage) -> Found:
+    """The row of an output that stands in another job's manifest, the file `uri`, at the place `at`."""
+    output = uri.rpartition("/data/")[0]
+    if output and Ledger(output, storage).identity() is not None:
+        return Found(output, uri, at, row)
+    made = find_beside(near, row["lineage"], storage)
+    return Found(made.output, made.part, made.at, row) if made is not None else Found("", uri, at, row)
+
+
+def _unknown(lineage: dict[str, Any], run: Run | None) -> str:
+    """Why the source row of a lineage cannot be looked up."""
+    if run is None:
+        return "the output that it was copied from is not beside those of this trace"
+    return f"{lineage['source_file']} is no longer in the manifest of {run.name}"
+
+
+def _source_uri(lineage: dict[str, Any], run: Run | None) -> str:
+    """Where the record of the row's job has its manifest file; "" where that is not known."""
+    files = run.files if run else ()
+    return next((redact(one.uri) for one in files if one.name == lineage["source_file"]), "")
+
+
+def _source_row(uri: str, row: int, storage: Storage) -> tuple[dict[str, Any], str]:
+    """A manifest row that an output was made from, without pictures, and why it is {} where it is."""
     if not uri.endswith(".parquet"):
         return {}, ""
     try:

@@ -13,7 +13,7 @@ from unipic.pipeline.audit.images import image_file
 from unipic.pipeline.audit.report import Problem, ProblemKind
 from unipic.pipeline.errors import ObjectMissing, OutputError, RowError
 from unipic.pipeline.images.decode import check_decodes
-from unipic.pipeline.lineage import sha256
+from unipic.pipeline.lineage import from_row, sha256
 from unipic.pipeline.output.layout import DATA, REJECTED, image_name, part_path, staged_path
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.seal import leaf_of
@@ -132,7 +132,8 @@ def _check_places(audit: UnitAudit, part: Part, table: pa.Table, seen: dict[Plac
     if column is None or not pa.types.is_struct(column.type):
         audit.add(ProblemKind.ALTERED_PART, part.path, f"has no column {name!r}")
         return
-    rows = zip(column.field("source_row").to_pylist(), column.field("sample").to_pylist(), strict=True)
+    sample = "sample_index" if name == "lineage" else "sample"
+    rows = zip(column.field("source_row").to_pylist(), column.field(sample).to_pylist(), strict=True)
     for row, sample in rows:
         if (row, sample) in seen:
             audit.add(ProblemKind.DUPLICATE_ROW, part.path, f"row {row} sample {sample} is also in {seen[row, sample]}")
@@ -162,7 +163,7 @@ def _check_rows(audit: UnitAudit, part: Part, table: pa.Table, ledger: Ledger, e
         return
     for row in table.select(expectation.columns).to_pylist():
         lineage = row["lineage"]
-        where = f"row {lineage['source_row']} sample {lineage['sample']}"
+        where = f"row {lineage['source_row']} sample {lineage['sample_index']}"
         for fault in expectation.lineage_faults(audit.unit, row):
             audit.add(ProblemKind.WRONG_LINEAGE, part.path, f"{where}: {fault}")
         _check_output(audit, part, row, where, ledger, expectation)
@@ -172,7 +173,7 @@ def _check_rejections(audit: UnitAudit, part: Part, table: pa.Table, expectation
     kinds: dict[str, int] = {}
     for rejection in table.column("rejection").to_pylist():
         kinds[rejection["kind"]] = kinds.get(rejection["kind"], 0) + 1
-        if rejection["source_file"] not in expectation.addresses(audit.unit.file_key):
+        if rejection["source_file"] != expectation.files[audit.unit.file_key].name:
             message = f"row {rejection['source_row']} names the file {rejection['source_file']}, which is not its own"
             audit.add(ProblemKind.WRONG_LINEAGE, part.path, message)
     if audit.receipt is not None and kinds != dict(audit.receipt.facts.rejected_kinds):
@@ -183,7 +184,7 @@ def _check_output(
     audit: UnitAudit, part: Part, row: dict[str, Any], where: str, ledger: Ledger, expectation: Expectation
 ) -> None:
     """The row's caption or image is the one that its lineage has the digest of, and an image can be decoded."""
-    expected = row["lineage"]["output_sha256"]
+    expected = from_row(row["lineage"])["output_sha256"]
     if "caption" in row:
         if sha256(str(row["caption"]).encode()) != expected:
             audit.add(ProblemKind.WRONG_LINEAGE, part.path, f"{where}: the caption does not match its output_sha256")
@@ -215,4 +216,4 @@ def _named_image(unit: UnitId, row: dict[str, Any], part: Part, expectation: Exp
     lineage = row["lineage"]
     revision = expectation.revision_of(part.path)
     made = Unit(expectation.files[unit.file_key], unit.first_row, 1, revision=revision)
-    return image_name(made, lineage["source_row"], lineage["sample"], expectation.image_suffix)
+    return image_name(made, lineage["source_row"], lineage["sample_index"], expectation.image_suffix)

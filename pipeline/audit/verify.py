@@ -11,7 +11,7 @@ from unipic.pipeline.audit.expectation import Expectation, epochs_of
 from unipic.pipeline.audit.files import FileAudit
 from unipic.pipeline.audit.report import Problem, ProblemKind, Report
 from unipic.pipeline.audit.unit_audit import UnitAudit, audit_unit
-from unipic.pipeline.errors import ObjectMissing, OutputError
+from unipic.pipeline.errors import ObjectMissing, OtherOutputVersion, OutputError
 from unipic.pipeline.lineage import sha256
 from unipic.pipeline.output.layout import EPOCHS, LISTINGS, RUN, SEAL
 from unipic.pipeline.output.ledger import Ledger
@@ -45,7 +45,7 @@ def verify(
         run = ledger.recorded()
         expectation = Expectation(run, epochs_of(ledger, run))
     except OutputError as error:
-        if ledger.is_unclaimed():
+        if isinstance(error, OtherOutputVersion) or ledger.is_unclaimed():
             raise
         where = EPOCHS if EPOCHS in error.message else RUN
         report.add(Problem(ProblemKind.ALTERED_RECORD, where, str(error)))

@@ -136,9 +136,9 @@ def _fetched(data: bytes, path: str, limits: ImageLimits) -> Fetched:
 
 
 def _refused(kind: RejectionKind, error: StorageError, uri: str, path: str, *, remedy: str = "") -> RowError:
-    """`error` as the row's own. Where `path` holds what is not shown, so does `uri`, maybe as no address any more."""
-    message = error.message if path == _public(path) else error.message.replace(uri, _shown(path))
-    return RowError(kind, message, remedy=remedy)
+    """`error` as the row's own. It names the image as the manifest does: `uri` may hold what is not shown, such as a
+    signature or a folder of this machine."""
+    return RowError(kind, error.message.replace(uri, _shown(path)), remedy=remedy)
 
 
 def _unaliased(path: str, alias: str) -> str:

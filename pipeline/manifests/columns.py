@@ -17,7 +17,7 @@ from unipic.pipeline.near import near
 _WANTED = {
     "prompt": "text",
     "image": "paths, bytes or {bytes, path}",
-    "seed": "whole numbers from 0 to 2^64 - 1, or their digits as text",
+    "seed": "whole numbers from 0 to 2^63 - 1, or their digits as text",
     "id": "text or numbers",
 }
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)

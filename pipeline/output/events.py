@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from unipic.pipeline.context import code_version
+from unipic.pipeline.code_version import code_version
 from unipic.pipeline.errors import StorageError, redact
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from unipic.pipeline.errors import ObjectMissing, OutputError
+from unipic.pipeline.errors import ObjectMissing, OtherOutputVersion, OutputError
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.manifests.manifest import Manifest
@@ -23,7 +23,7 @@ from unipic.pipeline.output.layout import (
 )
 from unipic.pipeline.output.run_record import Epoch, Identity, Run, fingerprint_fields
 from unipic.pipeline.output.snapshot import Snapshot
-from unipic.pipeline.records import ManifestFile, Receipt, Revision, Unit, UnitId
+from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, Receipt, Revision, Unit, UnitId
 from unipic.pipeline.storage.parquet import read_parquet
 from unipic.pipeline.storage.paths import is_s3, join, local_path, relative
 from unipic.pipeline.storage.read_ahead import read_ahead
@@ -124,11 +124,13 @@ class Ledger:
 
         Raises:
             OutputError: no run has claimed this folder, or its record is damaged.
+            OtherOutputVersion: its rows are of another output version.
         """
         run = self.run()
         if run is None or not run.epoch.number:
             remedy = "Give the output.uri of a job that was run."
             raise OutputError(f"{self.output_uri} holds no output of ours", remedy=remedy)
+        _check_version(run, self.output_uri)
         return run
 
     def listings(self) -> Sequence[str]:
@@ -148,10 +150,12 @@ class Ledger:
 
         Raises:
             OutputError: naming every field that differs.
+            OtherOutputVersion: no version of this job can go on with it.
         """
         there = self.run()
         if there is None:
             return None
+        _check_version(there, self.output_uri)
         differ = differences(there.fields, fingerprint_fields(job, checkpoint_digest))
         if differ:
             raise OutputError(
@@ -249,3 +253,14 @@ class Ledger:
                 table = read_parquet(self.storage.open(self.uri(part.path)), ["rejection"])
                 found += [(one["source_row"], one["sample"]) for one in table.column("rejection").to_pylist()]
         return found
+
+
+def _check_version(run: Run, output_uri: str) -> None:
+    """Raises OtherOutputVersion for rows that are laid out, or were drawn, in another way than this code's."""
+    there = run.fields.get("output version")
+    if there != OUTPUT_VERSION:
+        raise OtherOutputVersion(
+            f"{output_uri} was written in output version {there} (by unipic {run.code_version}), "
+            f"this unipic reads and writes version {OUTPUT_VERSION}",
+            remedy="Use the unipic that wrote it, or run the job into another output folder.",
+        )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from unipic.pipeline.context import code_version
+from unipic.pipeline.code_version import code_version
 from unipic.pipeline.job import Job
 from unipic.pipeline.lineage import sha256
 from unipic.pipeline.manifests.columns import bindings

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from unipic.pipeline.context import code_version
+from unipic.pipeline.code_version import code_version
 from unipic.pipeline.errors import JobError, ObjectMissing, OutputError
 from unipic.pipeline.output.heartbeat import refuse_beside_runs
 from unipic.pipeline.output.layout import RUN, SEAL, epoch_path

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import redact
 from unipic.pipeline.images.encode import encode
 from unipic.pipeline.job import ImageParams, Job
-from unipic.pipeline.lineage import LINEAGE, lineage_id, row_params, sha256
+from unipic.pipeline.lineage import LINEAGE, lineage_id, row_params, sha256, to_row
 from unipic.pipeline.manifests.reading import read_rows
 from unipic.pipeline.output.layout import IMAGES, image_name
+from unipic.pipeline.output.part_file import parquet_bytes
 from unipic.pipeline.records import OUTPUT_VERSION, PICTURE, Unit
-from unipic.pipeline.stages.redaction import without_signatures
-from unipic.pipeline.storage.paths import join
+from unipic.pipeline.stages.redaction import without_folders, without_signatures
 
 SUFFIX = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
@@ -62,7 +61,7 @@ def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list
         seed = row["seed"] if isinstance(job.params, ImageParams) else None
         identity = lineage_id(
             task=job.task,
-            prompt=row["prompt"],
+            prompt_sent=row["prompt"],
             params=params,
             seed=seed,
             input_sha256=row["input_sha256"],
@@ -70,16 +69,15 @@ def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list
         )
         lineage = {
             "lineage_id": identity,
-            "source_file": unit.file.uri,
+            "source_file": unit.file.name,
             "source_row": row["row"],
-            "row_digest": row["row_digest"],
             "input_sha256": row["input_sha256"],
             "parent_lineage_id": row["parent"],
             "task": job.task,
-            "prompt": row["prompt"],
+            "prompt_sent": row["prompt"],
             "params": params,
             "seed": seed,
-            "sample": row["sample"],
+            "sample_index": row["sample"],
             "checkpoint": context.checkpoint_digest,
             "code_version": context.code_version,
             "output_version": OUTPUT_VERSION,
@@ -93,27 +91,27 @@ def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list
         else:
             data = row["answer"]
             out["caption"] = data.decode()
-        out["lineage"] = {**lineage, "output_sha256": sha256(data)}
+        out["lineage"] = to_row({**lineage, "output_sha256": sha256(data)})
         rows.append(out)
     return rows, files
 
 
 def _encoded(raw: bytes, job: Job, params: ImageParams, lineage: Mapping[str, Any]) -> bytes:
     pixels = np.frombuffer(raw, np.uint8).reshape(job.image_size, job.image_size, 3)
-    names = ("lineage_id", "task", "prompt", "seed", "checkpoint")
-    facts = {name: str(lineage[name]) for name in names}
+    facts = {name: str(lineage[name]) for name in ("lineage_id", "task", "seed", "checkpoint")}
+    facts["prompt"] = str(lineage["prompt_sent"])
     return encode(pixels, image_format=params.image_format, quality=params.quality, facts=facts)
 
 
 def _placed(unit: Unit, row: Mapping[str, Any], data: bytes, job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The picture's struct, and its file where pictures stand beside the Parquet."""
+    """The image's struct, and its file where images are beside the Parquet; its path starts from the output folder."""
     params = job.params
     assert isinstance(params, ImageParams)
     name = image_name(unit, row["row"], row["sample"], SUFFIX[params.image_format])
     if job.output.images == "inline":
         return {"bytes": data, "path": name}, {}
     path = f"{IMAGES}/{name}"
-    return {"bytes": None, "path": join(job.output.uri, path)}, {path: data}
+    return {"bytes": None, "path": path}, {path: data}
 
 
 def data_part(unit: Unit, rows: Sequence[Mapping[str, Any]], answered: pa.Table, context: RunContext) -> bytes | None:
@@ -128,8 +126,8 @@ def data_part(unit: Unit, rows: Sequence[Mapping[str, Any]], answered: pa.Table,
 
 
 def kept_names(job: Job) -> dict[str, str]:
-    """Kept column → its name in the data parts. It hides neither one of ours nor another kept one."""
-    return _free_names(job.input.keep, [*data_schema(job).names, "rejection"])
+    """Kept column → its name in the data parts. It hides no other column and no field of lineage."""
+    return _free_names(job.input.keep, [*data_schema(job).names, "rejection", *LINEAGE.names])
 
 
 def renamed(job: Job) -> list[str]:
@@ -165,11 +163,13 @@ def rejected_part(unit: Unit, answered: pa.Table, context: RunContext) -> bytes 
     source = _without_rejection(source)
     rows = source.take(pa.array([row["row"] - unit.first_row for row in bad], pa.int64()))
     table = pa.table([without_signatures(column) for column in rows.columns], schema=rows.schema)
+    job, file = context.job, unit.file
+    folders = (file.uri.removesuffix(file.name), file.root, job.input.image_root, job.output.uri, job.model.checkpoint)
     rejections = [
         {
             **row["fault"],
-            "message": redact(row["fault"]["message"]),  # an engine's own words may hold anything
-            "source_file": unit.file.uri,
+            "message": without_folders(redact(row["fault"]["message"]), folders),
+            "source_file": unit.file.name,
             "source_row": row["row"],
             "sample": row["sample"],
         }
@@ -187,79 +187,3 @@ def _without_rejection(source: pa.Table) -> pa.Table:
         return source.drop_columns(["rejection"])
     free = _free_names(["rejection"], [*names])["rejection"]
     return source.rename_columns([free if name == "rejection" else name for name in names])
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """`table` as one Parquet file; Image columns are declared the way 🤗 datasets reads them."""
-    table = _storable(table)
-    features = {name: {"_type": "Image"} for name in table.column_names if table.schema.field(name).type == PICTURE}
-    metadata = (
-        {"huggingface": json.dumps({"info": {"features": _features(table.schema, features)}})} if features else {}
-    )
-    sink = pa.BufferOutputStream()
-    # Level 1: captions and lineage shrink well, encoded pictures pass through at memory speed.
-    pq.write_table(
-        table.replace_schema_metadata(metadata or None).combine_chunks(), sink, compression="zstd", compression_level=1
-    )
-    return bytes(sink.getvalue())
-
-
-def _storable(table: pa.Table) -> pa.Table:
-    """`table` with columns of a type that Parquet or 🤗 datasets has no word for as the nearest that has one."""
-    for at, field in enumerate(table.schema):
-        column = table.column(at)
-        if _holds_nothing(field.type):
-            texts = [None if one is None else json.dumps(one, default=str) for one in column.to_pylist()]
-            table = table.set_column(at, field.name, pa.chunked_array([texts], pa.string()))
-        elif (kind := _common_type(field.type)) != field.type:
-            table = table.set_column(at, field.name, column.cast(kind))
-    return table
-
-
-def _holds_nothing(kind: pa.DataType) -> bool:
-    """Whether there is a struct without fields in it, which Parquet cannot hold."""
-    if pa.types.is_struct(kind) and not kind.num_fields:
-        return True
-    return pa.types.is_nested(kind) and any(_holds_nothing(kind.field(at).type) for at in range(kind.num_fields))
-
-
-def _common_type(kind: pa.DataType) -> pa.DataType:
-    """`kind` without the maps, dictionaries and small decimals in it, which 🤗 datasets does not know."""
-    if pa.types.is_map(kind):
-        entry = pa.struct([("key", _common_type(kind.key_type)), ("value", _common_type(kind.item_type))])
-        return pa.list_(entry)
-    if pa.types.is_dictionary(kind):
-        return _common_type(kind.value_type)
-    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
-        return pa.decimal128(kind.precision, kind.scale)
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_common_type(field.type)) for field in kind])
-    if pa.types.is_nested(kind):
-        field = kind.field(0).with_type(_common_type(kind.value_type))
-        if pa.types.is_fixed_size_list(kind):
-            return pa.list_(field, kind.list_size)
-        return pa.large_list(field) if pa.types.is_large_list(kind) else pa.list_(field)
-    return kind
-
-
-def _features(schema: pa.Schema, images: Mapping[str, Any]) -> dict[str, Any]:
-    """Every column's feature in datasets' own terms; it takes all of them or none."""
-    from_arrow = {
-        "large_string": "string",
-        "double": "float64",
-        "float": "float32",
-        "halffloat": "float16",
-        "date32[day]": "date32",
-        "date64[ms]": "date64",
-    }
-
-    def feature(kind: pa.DataType) -> Any:
-        if pa.types.is_struct(kind):
-            return {child.name: feature(child.type) for child in kind}
-        if pa.types.is_fixed_size_list(kind):
-            return {"_type": "List", "feature": feature(kind.value_type), "length": kind.list_size}
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            return {"_type": "List", "feature": feature(kind.value_type)}
-        return {"_type": "Value", "dtype": from_arrow.get(str(kind), str(kind))}
-
-    return {f.name: images.get(f.name) or feature(f.type) for f in schema}

@@ -20,14 +20,13 @@ from unipic.pipeline.images.fit import fit
 from unipic.pipeline.images.http import HttpSource
 from unipic.pipeline.images.own_store import OwnStore
 from unipic.pipeline.job import CaptionParams, EditParams, ImageParams
-from unipic.pipeline.lineage import derive_seed, identity, sha256
+from unipic.pipeline.lineage import SEED_BITS, derive_seed, identity, parent_id, sha256
 from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.openai_request import check as check_request
 from unipic.pipeline.manifests.parquet_rows import Unreadable
 from unipic.pipeline.manifests.reading import read_rows
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import Unit
-from unipic.pipeline.sealed import digest
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable, without_signatures
 from unipic.pipeline.stages.tables import KEEP, PREPARED
 from unipic.pipeline.storage.paths import is_s3
@@ -120,7 +119,6 @@ def _record(work: _Work, at: int) -> list[dict[str, Any]]:
             record["parent"] = _parent(work.rows, at) or image.parent
     except RowError as error:
         record["fault"] = {"kind": error.kind, "message": str(error), "stage": "prepare", "attempts": 1}
-    record["row_digest"] = digest([record["id"], record.get("prompt"), own_seed, record.get("input_sha256")])
     if not isinstance(job.params, ImageParams):
         return [{**record, "sample": 0, "seed": None}]
     seeds = _sample_seeds(own_seed, job.params, identity(name, unit.file.key, row))
@@ -191,8 +189,9 @@ def _seed(value: Mapping[str, Any]) -> int | None:
         return None
     if isinstance(seed, str) and seed.strip().isdecimal() and len(seed) < LONGEST_SEED:
         seed = int(seed)
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        raise RowError(RejectionKind.WRONG_TYPE, f"the seed is {_short(seed)}, not a whole number from 0 to 2^64 - 1")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**SEED_BITS:
+        said = f"the seed is {_short(seed)}, not a whole number from 0 to 2^{SEED_BITS} - 1"
+        raise RowError(RejectionKind.WRONG_TYPE, said)
     return seed
 
 
@@ -223,7 +222,7 @@ def _image(value: object, work: _Work) -> _Image:
         own=work.own,
     )
     pixels = fit(decode(fetched.data, limits), task=job.task, image_size=job.image_size)
-    return _Image(pixels.tobytes(), fetched.source, fetched.sha256, facts_of(fetched.data).get("lineage_id"))
+    return _Image(pixels.tobytes(), fetched.source, fetched.sha256, parent_id(facts_of(fetched.data).get("lineage_id")))
 
 
 def _whereabouts(unit: Unit, context: RunContext) -> tuple[str, str]:
@@ -251,4 +250,5 @@ def _parent(rows: pa.Table, at: int) -> str | None:
     if not pa.types.is_struct(lineage.type) or lineage.type.get_field_index("lineage_id") < 0:
         return None
     found = pc.struct_field(lineage, "lineage_id")[0]
-    return readable(found) if pa.types.is_string(found.type) else None  # a foreign column may hold anything
+    kinds = (pa.types.is_string, pa.types.is_binary, pa.types.is_fixed_size_binary)
+    return parent_id(readable(found)) if any(fits(found.type) for fits in kinds) else None

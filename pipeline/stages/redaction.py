@@ -6,13 +6,15 @@ its place; only addresses of schemes that take passwords are looked for there, s
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from unipic.pipeline.errors import redact_url
+from unipic.pipeline.storage.paths import is_s3, local_path
 
 _SCHEMES = rb"https?|s3[an]?|gs|az|abfss?|ftps?|sftp|ssh|git|hdfs|postgres(?:ql)?|mysql|mongodb(?:\+srv)?|rediss?"
 _SECRETS = (  # a plain sign, which is found at memory speed; what comes before it; the secret behind it
@@ -72,6 +74,15 @@ def _secrets(data: bytes | pa.Buffer) -> Iterator[tuple[int, int]]:
             if secret is not None:
                 end = secret.end(1)
                 yield secret.span(1)
+
+
+def without_folders(text: str, folders: Iterable[str | None]) -> str:
+    """`text` with paths below these local folders as paths relative to them: where a machine has them is its own."""
+    paths = {local_path(one).rstrip("/") for one in folders if one and not is_s3(one)}
+    absolute = {form(path) for path in paths if path for form in (os.path.abspath, os.path.realpath)}
+    for path in sorted(absolute, key=len, reverse=True):
+        text = text.replace(f"{path}/", "").replace(path, os.path.basename(path))
+    return text
 
 
 def readable(scalar: pa.Scalar) -> Any:

@@ -17,13 +17,12 @@ _ROW = [
     ("sample", pa.int32()),
     ("id", pa.string()),
     ("prompt", pa.string()),  # or instruction, or question
-    ("seed", pa.uint64()),
+    ("seed", pa.int64()),
 ]
 _SOURCE = [
     ("source", pa.string()),
     ("input_sha256", pa.string()),
-    ("parent", pa.string()),
-    ("row_digest", pa.string()),
+    ("parent", pa.string()),  # lineage id of the row whose output the image is
 ]
 
 PREPARED = pa.schema(

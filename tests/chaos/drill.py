@@ -132,7 +132,8 @@ def _rows(job: Job) -> Iterator[tuple[tuple[str, int, int], tuple[str, dict[str,
     for folder, column in (("data", "lineage"), ("rejected", "rejection")):
         for row in all_rows(job, folder):
             origin = row[column]
-            place = (origin["source_file"].rsplit("/", 1)[1], origin["source_row"], origin["sample"])
+            sample = origin["sample_index"] if column == "lineage" else origin["sample"]
+            place = (origin["source_file"], origin["source_row"], sample)
             yield place, (folder, row)
 
 

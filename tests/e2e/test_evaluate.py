@@ -30,7 +30,7 @@ def test_a_small_evaluation_runs_three_jobs_and_accounts_for_every_case(checkpoi
     rows = {task: rows_of(output / task) for task in ("generate", "caption", "edit")}
     assert len(verdicts) == 27
     for one in verdicts:
-        assert one["lineage_id"] == rows[one["task"]][one["id"]]["lineage"]["lineage_id"]
+        assert one["lineage_id"] == rows[one["task"]][one["id"]]["lineage"]["lineage_id"].hex()
         assert one["held_out"] == rows[one["task"]][one["id"]]["held_out"]
     assert (output / "report.html").read_text().count("<article>") == 27
 

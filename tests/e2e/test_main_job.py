@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.command_line import FAST, SIZE, unipic, write_job
+from tests.fakes import stated
 from tests.places import SHARED
 from tests.servers import S3Server
 from unipic.pipeline.lineage import recompute_id
@@ -74,7 +75,7 @@ def geneval_on_s3(
 
 def rows_of(storage: Storage, folder: str) -> list[dict[str, Any]]:
     parts = [one.uri for one in storage.list(folder, suffix=".parquet")]
-    return [row for uri in parts for row in pq.read_table(io.BytesIO(storage.read(uri))).to_pylist()]
+    return [stated(row) for uri in parts for row in pq.read_table(io.BytesIO(storage.read(uri))).to_pylist()]
 
 
 def test_every_geneval_prompt_is_in_exactly_one_row_of_each_output(geneval_on_s3: tuple[Storage, str]) -> None:

@@ -49,7 +49,7 @@ def outputs(prompts: dict[str, PromptCase], tmp_path_factory: pytest.TempPathFac
 
 
 def _lineage(at: int) -> dict[str, Any]:
-    return {field.name: f"{at:064x}" if field.name == "lineage_id" else None for field in LINEAGE}
+    return {field.name: at.to_bytes(16, "big") if field.name == "lineage_id" else None for field in LINEAGE}
 
 
 def _write(output: Path, rows: list[dict[str, Any]]) -> None:

@@ -50,7 +50,7 @@ def folder(asked: Sequence[Question], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _row(question: Question) -> dict[str, object]:
-    lineage = {"lineage_id": f"{hash(question.id) & 0xFFFF:064x}"}
+    lineage = {"lineage_id": (hash(question.id) & 0xFFFF).to_bytes(16, "big")}
     if isinstance(question.case, CaptionCase):
         return {"id": question.id, "caption": caption_text(question.case.scene), "lineage": lineage}
     scene = question.case.scene if question.task == "generate" else question.case.target  # type: ignore[union-attr]

@@ -25,13 +25,13 @@ def test_a_row_of_a_file_is_not_taken_for_one_of_a_file_whose_name_ends_alike(tm
     write_prompts(tmp_path / "manifest" / "ba.parquet", ["z", "of the other file"])
     job = make_job(tmp_path)
     run_here(job)
-    with pytest.raises(JobError, match=r"'a.parquet:1' was rejected .* row 1 of .*/manifest/a.parquet: EmptyPrompt"):
+    with pytest.raises(JobError, match=r"'a.parquet:1' was rejected .* row 1 of a.parquet: EmptyPrompt"):
         find(job.output.uri, "a.parquet:1", Storage())
     for name in ("quet:1", ":1", "/:1", ":0"):
         with pytest.raises(JobError, match=rf"no row of .* is called '{name}'"):
             find(job.output.uri, name, Storage())
     for name in ("a.parquet:0", "manifest/a.parquet:0", f"{tmp_path}/manifest/a.parquet:0"):
-        assert find(job.output.uri, name, Storage()).row["lineage"]["prompt"] == "x"
+        assert find(job.output.uri, name, Storage()).row["lineage"]["prompt_sent"] == "x"
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.int16(), pa.dictionary(pa.int8(), pa.string())])
@@ -44,7 +44,7 @@ def test_a_rejected_row_is_told_with_its_reason_by_its_id_or_its_place(tmp_path:
     pq.write_table(pa.table({"key": key.cast(kind), "prompt": prompts}), folder / "a.parquet")
     job = make_job(tmp_path, input__columns={"id": "key"}, params__samples_per_row=2)
     run_here(job)
-    found = r"row 1 of .*/a.parquet, sample {}: EmptyPrompt: the prompt is empty"
+    found = r"row 1 of a.parquet, sample {}: EmptyPrompt: the prompt is empty"
     for name, told in (("8#1", "1"), ("a.parquet:1#0", "0"), ("8", r"0 \(and 1 more called so\)")):
         with pytest.raises(JobError, match=rf"'{name}' was rejected and has no output: {found.format(told)}"):
             trace(job.output.uri, name, Storage())
@@ -71,8 +71,8 @@ def test_an_id_with_a_number_sign_is_found_and_a_sample_that_is_no_number_is_no_
     run_here(job)
     with pytest.raises(JobError, match=r"2 rows of .* are called 'img#1'"):
         find(job.output.uri, "img#1", Storage())
-    assert find(job.output.uri, "img#1#1", Storage()).row["lineage"]["prompt"] == "x"
-    assert find(job.output.uri, "img#0", Storage()).row["lineage"]["prompt"] == "y"
+    assert find(job.output.uri, "img#1#1", Storage()).row["lineage"]["prompt_sent"] == "x"
+    assert find(job.output.uri, "img#0", Storage()).row["lineage"]["prompt_sent"] == "y"
     for name in ("img#x", f"img#{'9' * 5_000}", f"a.parquet:{'9' * 5_000}"):
         with pytest.raises(JobError, match="no row of"):
             find(job.output.uri, name, Storage())
@@ -134,9 +134,16 @@ def test_trace_goes_on_through_a_manifest_that_brings_pictures_and_lineage_along
     run_here(caption)
     chosen = pictures["id"][2].as_py()
     steps = trace(caption.output.uri, chosen, Storage(caption.storage))
-    assert [(step.task, step.output) for step in steps] == [("caption", caption.output.uri), ("generate", "")]
-    assert steps[1].job == UNKNOWN_JOB
+    outputs = [("caption", caption.output.uri), ("generate", finished.output.uri)]
+    assert [(step.task, step.output) for step in steps] == outputs
     assert steps[1].source["prompt"] == f"prompt {chosen.removeprefix('a-')}"
+
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    Path(finished.output.uri).rename(tmp_path / "far" / "away" / "out")
+    last = trace(caption.output.uri, chosen, Storage(caption.storage))[-1]
+    assert (last.job, last.output, last.source) == (UNKNOWN_JOB, "", {})
+    assert last.lineage["prompt_sent"] == f"prompt {chosen.removeprefix('a-')}"
+    assert last.unread == "the output that it was copied from is not beside those of this trace"
 
 
 def test_an_ambiguous_row_asks_which_and_an_unknown_one_says_how_rows_are_named(tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_an_ambiguous_row_asks_which_and_an_unknown_one_says_how_rows_are_named(
     storage = Storage(job.storage)
     with pytest.raises(JobError, match=r"2 rows of .* are called 'a-0'.* Say which by lineage id"):
         trace(job.output.uri, "a-0", storage)
-    assert trace(job.output.uri, "a-0#1", storage)[0].lineage["sample"] == 1
+    assert trace(job.output.uri, "a-0#1", storage)[0].lineage["sample_index"] == 1
     assert trace(job.output.uri, "a.parquet:1#0", storage)[0].lineage["source_row"] == 1
     with pytest.raises(JobError, match=r"no row of .* is called 'zz'"):
         trace(job.output.uri, "zz", storage)

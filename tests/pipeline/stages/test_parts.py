@@ -16,9 +16,10 @@ from tests.fakes import all_rows, make_job, write_prompts
 from tests.inprocess import run_here
 from tests.tables import BROKEN, REPLACED, grey_png, texts, write_table
 from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.output.part_file import parquet_bytes
 from unipic.pipeline.plan import plan
 from unipic.pipeline.records import PICTURE
-from unipic.pipeline.stages.parts import kept_names, parquet_bytes
+from unipic.pipeline.stages.parts import kept_names
 from unipic.pipeline.storage.storage import Storage
 
 STORAGE = Storage()
@@ -68,7 +69,7 @@ def test_kept_columns_never_share_a_name(tmp_path: Path) -> None:
 def test_kept_columns_called_like_ours_are_kept_under_a_name_that_is_said_and_verify_copes(
     tmp_path: Path, task: str
 ) -> None:
-    ours = ["rejection", "id", "sample", "prompt", "lineage", "image", "caption", "source"]
+    ours = ["rejection", "id", "sample", "prompt", "lineage", "image", "caption", "source", "task", "output_sha256"]
     (tmp_path / "manifest").mkdir()
     image = {"bytes": grey_png(), "path": None}
     cells = {name: [f"my {name}"] * 2 for name in ours} | {"id": ["a", "b"], "image": [image] * 2}
