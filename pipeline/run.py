@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from unipic.pipeline.catalog.card import Counts, write_card
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import StorageError
 from unipic.pipeline.execution.capacity import check_capacity, with_gpus
@@ -176,7 +177,21 @@ def _conclude(work: Work, policy: StopPolicy, reporter: Reporter) -> Result:
     published = publish_the_rest(work, policy, reporter)
     output = work.context.job.output.uri
     seen = reconciled(work)
-    return conclude(work.tally, policy, seen, seconds=reporter.seconds, output=output, published=published)
+    result = conclude(work.tally, policy, seen, seconds=reporter.seconds, output=output, published=published)
+    if note := bring_card_up_to_date(work, seen):
+        reporter.note(note)
+    return result
+
+
+def bring_card_up_to_date(work: Work, seen: Reconciliation) -> str:
+    """Write the output's data-set card. Returns why it could not be written, or ""."""
+    run, looked_at = work.known.run, {file.key for file in work.manifest.files}
+    others = (unit for unit in work.known.units() if unit.file_key not in looked_at)
+    ok, rejected = seen.ok, seen.rejected
+    for receipt in work.ledger.receipts(work.known, others):  # of files that are gone, or that this run was not for
+        ok, rejected = ok + receipt.ok, rejected + receipt.rejected
+    rows = sum(file.rows for file in run.files) * run.samples_per_row
+    return write_card(work.ledger, work.context.job, run, Counts(rows, ok, rejected))
 
 
 def publish_the_rest(work: Work, policy: StopPolicy, reporter: Reporter) -> bool:

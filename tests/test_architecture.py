@@ -41,7 +41,7 @@ LAYERS = [
     {"pipeline.output"},
     {"pipeline.supervision"},
     {"pipeline.stages"},
-    {"pipeline.preflight", "pipeline.probe"},
+    {"pipeline.preflight", "pipeline.probe", "pipeline.catalog"},
     {"pipeline.execution"},
     {"pipeline.run", "pipeline.plan"},
     {"pipeline.audit"},

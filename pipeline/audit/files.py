@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from unipic.pipeline.audit.report import Problem, ProblemKind
 from unipic.pipeline.audit.unit_audit import UnitAudit
 from unipic.pipeline.output.layout import (
+    CARD,
     EPOCHS,
     EVENTS,
     LISTINGS,
@@ -81,7 +82,7 @@ class FileAudit:
 
     def _is_known(self, path: str) -> bool:
         folder, _, name = path.rpartition("/")
-        if path in (RUN, SEAL) or path.startswith((PROBE, f"{SET_ASIDE}/")):
+        if path in (CARD, RUN, SEAL) or path.startswith((PROBE, f"{SET_ASIDE}/")):
             return True
         if folder == EPOCHS:
             number = epoch_number(path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unipic.pipeline.audit.rejections import Rejection, rejected_rows
+from unipic.pipeline.lineage import from_row
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Receipt, UnitId
@@ -71,12 +72,7 @@ def _data_rows(receipt: Receipt, ledger: Ledger, columns: Sequence[str]) -> Iter
     for part in receipt.parts:
         if part.path.startswith("data/"):
             for row in read_part(join(ledger.output_uri, part.path), ledger.storage, columns).to_pylist():
-                yield {**row, "lineage": {name: _hex(value) for name, value in row["lineage"].items()}}
-
-
-def _hex(value: Any) -> Any:
-    """Digests as text, however the part holds them."""
-    return value.hex() if isinstance(value, bytes) else value
+                yield {**row, "lineage": from_row(row["lineage"])}
 
 
 def _outcome(receipt: Receipt, row: int) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unipic.pipeline.catalog.card import counted, write_card
 from unipic.pipeline.errors import JobError
 from unipic.pipeline.job import Job
 from unipic.pipeline.output.changes import removed
@@ -34,7 +35,12 @@ def prune(job: Job, storage: Storage, *, remove: bool = False) -> list[ManifestF
     gone = removed(record.files, manifest.files)
     if gone:
         _check_prunable(ledger, record, gone)
-    return take_back(ledger, manifest) if gone and remove else gone
+    if not gone or not remove:
+        return gone
+    taken = take_back(ledger, manifest)
+    now = ledger.recorded()
+    write_card(ledger, job, now, counted(ledger, now))
+    return taken
 
 
 def _check_prunable(ledger: Ledger, record: Run, gone: list[ManifestFile]) -> None:

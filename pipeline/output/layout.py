@@ -3,6 +3,7 @@
 <output>/data/part-<unit>.parquet              published data rows
 <output>/rejected/part-<unit>.parquet          published rejected rows
 <output>/images/<unit's file key>-<row>-<sample>.png    published images, where they are not inside the Parquet
+<output>/README.md                             the data-set card
 <output>/_unipic/run.json                      whose output this is; written once
 <output>/_unipic/epochs/<number>.json          the manifest as recorded, one file an epoch; each written once
 <output>/_unipic/receipts/<unit>.json          one a commit; each written once
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from unipic.pipeline.records import Revision, Unit, UnitId
 
 META = "_unipic"
+CARD = "README.md"
 RUN = f"{META}/run.json"
 EPOCHS = f"{META}/epochs"
 RECEIPTS = f"{META}/receipts"

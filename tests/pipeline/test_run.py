@@ -168,8 +168,7 @@ def test_datasets_opens_images_inside_the_parquet_and_files_beside_it(tmp_path: 
     job = make_job(tmp_path, output__images=images)
     run(job, make_engine=FakeEngine)
     moved = Path(job.output.uri).rename(tmp_path / "moved")
-    data_files = str(moved / "data" / "*.parquet")
-    loaded = datasets.load_dataset("parquet", data_files=data_files, split="train", cache_dir=str(tmp_path / "cache"))
+    loaded = datasets.load_dataset(str(moved), split="train", cache_dir=str(tmp_path / "cache"))
     if images == "files":
         loaded = loaded.map(lambda row: {"image": {"path": str(moved / row["image"]["path"])}})
         loaded = loaded.cast_column("image", datasets.Image())
