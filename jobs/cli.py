@@ -16,6 +16,7 @@ from rich.console import Console
 
 from unipic.jobs.commands import (
     bench,
+    compact,
     convert,
     evaluate,
     example,
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "rejected": rejected.list_rejected,
     "verify": verify.verify_output,
     "seal": seal.seal_output,
+    "compact": compact.compact_output,
     "trace": trace.trace_row,
     "replay": replay.replay_row,
     "export": export.export_output,

@@ -124,6 +124,12 @@ class Output(Closed):
     images: Literal["inline", "files"] = Field(
         default="inline", description="inline: bytes inside the Parquet; files: images beside it."
     )
+    part_mb: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Merge the parts into files of about this many MiB when a run ends with all units done.",
+    )
 
 
 class Replicas(Closed):

@@ -15,6 +15,7 @@ from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.manifests.reading import check_readable
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
+from unipic.pipeline.output.unchanged import check_unchanged
 from unipic.pipeline.records import UnitId
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, describe, verify
 from unipic.pipeline.stages.engine import with_trained_size
@@ -79,7 +80,7 @@ def examine(job: Job, storage: Storage, *, may_have_changed: bool) -> Sound:
             tried(lambda: check_readable(manifest, read, storage) if read else None)
     record = tried(lambda: ledger.check_owner(job, info.digest)) if info is not None else None
     if record is not None and manifest is not None and not may_have_changed:
-        tried(lambda: ledger.check_unchanged(record, manifest, job))
+        tried(lambda: check_unchanged(ledger, record, manifest, job))
     tried(lambda: check_place(job.output.uri, manifest.folder if manifest is not None else "", storage))
     tried(lambda: storage.check_writable(job.output.uri))
     if faults or info is None or manifest is None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from unipic.pipeline.catalog.card import Counts, write_card
 from unipic.pipeline.context import RunContext
-from unipic.pipeline.errors import StorageError
+from unipic.pipeline.errors import StorageError, UniPicError
 from unipic.pipeline.execution.capacity import check_capacity, with_gpus
 from unipic.pipeline.execution.conclusion import conclude, raise_fatal
 from unipic.pipeline.execution.driver import Driver
@@ -25,6 +25,7 @@ from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest, units
 from unipic.pipeline.output.changes import removed, rows_stay
 from unipic.pipeline.output.claims import claim
+from unipic.pipeline.output.compaction import compact
 from unipic.pipeline.output.events import emit
 from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.ledger import Ledger
@@ -91,8 +92,7 @@ def run(
     known = ledger.snapshot(record)
     recover(ledger, known)
     work = what_is_left(context, manifest, ledger, known, retry_rejected=retry_rejected, again=again)
-    asked = stop or threading.Event()
-    policy = StopPolicy(job, work.tally.rows_total, stop_requested=asked.is_set)
+    policy = StopPolicy(job, work.tally.rows_total, stop_requested=(stop or threading.Event()).is_set)
     reporter = Reporter(on_progress, work.tally, policy)
     for said in (*manifest.left_out, *renamed(job)):
         reporter.note(said)
@@ -102,8 +102,23 @@ def run(
         result = _execute(work, policy, reporter, address=address, verbose=verbose, make_engine=make_engine)
     else:
         result = _conclude(work, policy, reporter)
+    _compact(work, result, reporter)
     reporter.report("done")
     return result
+
+
+def _compact(work: Work, result: Result, reporter: Reporter) -> None:
+    """Merge the parts of a complete output, if the job says so. It may be left undone: the output is whole as it is."""
+    part_mb = work.context.job.output.part_mb
+    if part_mb is None or result.outcome == "stopped":
+        return
+    try:
+        done = compact(work.ledger, part_mb=part_mb)
+    except UniPicError as error:
+        reporter.note(f"the parts were not merged: {error}")
+        return
+    if done.packs:
+        reporter.note(f"{done.files_before:,} data files are now {done.files_after:,}")
 
 
 def what_is_left(

@@ -86,7 +86,16 @@ def run_examples(name: str, text: str, known: dict[str, object]) -> None:
 
 def test_the_examples_of_the_functions_run_and_are_true(folder: Path) -> None:
     known: dict[str, object] = {"unipic": unipic}
-    for function in (unipic.run, unipic.plan, unipic.status, unipic.verify, unipic.seal, unipic.trace, unipic.replay):
+    for function in (
+        unipic.run,
+        unipic.plan,
+        unipic.status,
+        unipic.verify,
+        unipic.seal,
+        unipic.compact,
+        unipic.trace,
+        unipic.replay,
+    ):
         run_examples(function.__name__, inspect.getdoc(function) or "", known)
     for function in (unipic.repair, unipic.prune, unipic.examples, unipic.load_job):
         run_examples(function.__name__, inspect.getdoc(function) or "", known)

@@ -4,9 +4,9 @@
 >>> result = unipic.run("my-job.yaml")            # a job file, or a job built from the classes below
 
 A job: `load_job` reads one from YAML, `GenerateJob`, `EditJob` and `CaptionJob` build one, `examples` lists those that
-ship with the package; `plan` and `run` take either. An output: `status`, `verify`, `seal`, `repair`, `trace` and
-`replay` take its folder, `prune` its job. The model alone: `Engine.load().generate([...])`. Every error is a
-`UniPicError`.
+ship with the package; `plan` and `run` take either. An output: `status`, `verify`, `seal`, `compact`, `repair`,
+`trace` and `replay` take its folder, `prune` its job. The model alone: `Engine.load().generate([...])`. Every error is
+a `UniPicError`.
 
 Importing this package is cheap: PyTorch, Ray and PyArrow are loaded by what first needs them.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unipic.jobs.api.engine import Engine, Sampling
-    from unipic.jobs.api.outputs import repair, replay, seal, status, trace, verify
+    from unipic.jobs.api.outputs import compact, repair, replay, seal, status, trace, verify
     from unipic.jobs.api.runs import plan, prune, run
     from unipic.jobs.spec.examples import examples
     from unipic.jobs.spec.load import load_job
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         Output,
         Replicas,
     )
+    from unipic.pipeline.output.compaction import Compacted
     from unipic.pipeline.output.seal import Seal
     from unipic.pipeline.plan import Plan
     from unipic.pipeline.records import ManifestFile
@@ -74,6 +75,7 @@ __all__ = [
     "CaptionParams",
     "CheckpointError",
     "Columns",
+    "Compacted",
     "Compute",
     "EditJob",
     "EditParams",
@@ -113,6 +115,7 @@ __all__ = [
     "StorageUnavailable",
     "UniPicError",
     "__version__",
+    "compact",
     "examples",
     "load_job",
     "plan",
@@ -132,6 +135,7 @@ _HOMES = {
         "Sampling",
     ),
     "unipic.jobs.api.outputs": (
+        "compact",
         "repair",
         "replay",
         "seal",
@@ -191,6 +195,7 @@ _HOMES = {
         "Output",
         "Replicas",
     ),
+    "unipic.pipeline.output.compaction": ("Compacted",),
     "unipic.pipeline.output.seal": ("Seal",),
     "unipic.pipeline.plan": ("Plan",),
     "unipic.pipeline.records": ("ManifestFile",),

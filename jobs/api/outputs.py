@@ -17,7 +17,9 @@ from unipic.pipeline.audit.report import Report
 from unipic.pipeline.audit.status import Status
 from unipic.pipeline.audit.trace import Step
 from unipic.pipeline.execution.progress import OnProgress
+from unipic.pipeline.output import compaction as compacting
 from unipic.pipeline.output import seal as sealing
+from unipic.pipeline.output.compaction import PART_MB, Compacted
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.seal import Seal
 from unipic.pipeline.storage.options import StorageOptions
@@ -83,6 +85,24 @@ def seal(output: Folder, *, storage: StorageOptions | None = None) -> Seal:
         JobError: a run is active there.
     """
     return sealing.seal(Ledger(os.fspath(output), _reached(storage)))
+
+
+def compact(output: Folder, *, part_mb: int = PART_MB, storage: StorageOptions | None = None) -> Compacted:
+    """Merge the small data files of an output into few large ones; rows and lineage stay as they are.
+
+    >>> unipic.compact("out/pictures").files_after
+    1
+
+    Args:
+        output: the job's output folder.
+        part_mb: size of a merged file, about, in MiB (1 to 1024).
+        storage: how to reach S3; default: as the environment says.
+
+    Raises:
+        OutputError: no run has begun there, a part is damaged, or another process changed the output meanwhile.
+        JobError: a run is active there.
+    """
+    return compacting.compact(Ledger(os.fspath(output), _reached(storage)), part_mb=part_mb)
 
 
 def repair(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,8 +19,6 @@ from unipic.pipeline.audit.outcomes import units_of
 from unipic.pipeline.audit.whole_file import whole_file
 from unipic.pipeline.errors import JobError
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.storage.parquet import open_parquet
-from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
 
 COLUMNS = ("id", "source", "question", "caption", "lineage_id")
@@ -77,8 +75,9 @@ def export(
         write: Write | None = None
         for receipt in ledger.receipts(ledger.snapshot(run), units_of(run)):
             rejected += receipt.rejected
-            for part in (one for one in receipt.parts if one.path.startswith("data/")):
-                for batch, kept, others in _batches(join(output_uri, part.path), storage):
+            for _, table in ledger.data(receipt):
+                kept, others = _kept(table.schema)
+                for batch in table.select([*COLUMNS[:-1], "lineage", *kept]).to_batches(BATCH_ROWS):
                     left_out.update(dict.fromkeys(others))
                     write = write or _writer(stream, file_format, [*COLUMNS, *kept])
                     for row in batch.to_pylist():
@@ -102,19 +101,6 @@ def _kept(schema: pa.Schema) -> tuple[list[str], list[str]]:
         )
         (others if nested else kept).append(field.name)
     return kept, others
-
-
-def _batches(uri: str, storage: Storage) -> Iterator[tuple[pa.RecordBatch, list[str], list[str]]]:
-    """Rows of a part, with what `_kept` says of its columns."""
-    with storage.open(uri) as source:
-        try:
-            parquet = open_parquet(source)
-            kept, others = _kept(parquet.schema_arrow)
-            columns = [*COLUMNS[:-1], "lineage.lineage_id", *kept]
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
-                yield batch, kept, others
-        except (pa.ArrowException, OSError) as error:
-            raise JobError(f"{uri} cannot be read.", remedy="`unipic verify` says what is damaged.") from error
 
 
 def _writer(stream: IO[str], file_format: str, columns: Sequence[str]) -> Write:

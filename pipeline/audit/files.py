@@ -23,6 +23,7 @@ from unipic.pipeline.output.layout import (
     STAGING,
     WITHDRAWN,
     epoch_number,
+    parse_pack,
     parse_part,
     parse_receipt,
     parse_staged,
@@ -51,7 +52,12 @@ class FileAudit:
     def __init__(self, ledger: Ledger, snapshot: Snapshot) -> None:
         self.ledger = ledger
         self.snapshot = snapshot
-        self._walks = {folder: _Walk(ledger.list(folder, recursive=True), self._unit_of) for folder in WALKED}
+        self.packed = snapshot.run.packed
+        self._walks = {folder: _Walk(self._list(folder), self._unit_of) for folder in WALKED}
+
+    def _list(self, folder: str) -> Iterator[str]:
+        """Files in the order of their units; packs, which are of many, are left out."""
+        return (path for path in self.ledger.list(folder, recursive=True) if parse_pack(path) is None)
 
     def of_unit(self, unit: UnitId, audit: UnitAudit) -> Iterator[Problem]:
         """What is wrong with the files whose names say that they are of `unit`, or sort before it."""
@@ -72,7 +78,9 @@ class FileAudit:
             for path, _ in walk.until(None):
                 yield self._unplanned(path)
         for path in self.ledger.list("", recursive=True):
-            if not path.startswith(tuple(f"{folder}/" for folder in WALKED)) and not self._is_known(path):
+            if parse_pack(path) is not None:
+                yield from self._pack(path)
+            elif not path.startswith(tuple(f"{folder}/" for folder in WALKED)) and not self._is_known(path):
                 yield self._foreign(path)
 
     def _unit_of(self, path: str) -> UnitId | None:
@@ -119,8 +127,21 @@ class FileAudit:
     def _receipt(self, path: str, unit: UnitId) -> Iterator[Problem]:
         named = parse_receipt(path)
         assert named is not None
-        if not self.snapshot.holds(named):
+        if self.snapshot.is_packed(named):
+            yield Problem(ProblemKind.LEFT_OVER, path, "is of a commit that a pack has; the next run deletes it")
+        elif not self.snapshot.holds(named):
             yield Problem(ProblemKind.LEFT_OVER, path, "is of an epoch that is over; the next run deletes it")
+
+    def _pack(self, path: str) -> Iterator[Problem]:
+        named = parse_pack(path)
+        assert named is not None
+        if named.epoch > self.snapshot.run.epoch.number and (named.staged or named.first is None):
+            return  # of a compaction that may be at work
+        pack = self.packed.packs.get(named.id)
+        if pack is None:
+            yield Problem(ProblemKind.SUPERSEDED, path, "is of a pack that was replaced; the next run deletes it")
+        elif (named.epoch, named.first or pack.segments[0].unit) != (pack.epoch, pack.segments[0].unit):
+            yield self._foreign(path)
 
     def _left_over(self, path: str, audit: UnitAudit) -> Problem:
         if self.snapshot.holds(parse_part(path)) or self._is_over(path):

@@ -11,10 +11,9 @@ from typing import Any
 
 from unipic.pipeline.errors import UniPicError
 from unipic.pipeline.lineage import from_row
-from unipic.pipeline.output.layout import DATA, unit_of
+from unipic.pipeline.output.layout import unit_of
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import file_key
-from unipic.pipeline.storage.parquet import read_part
 from unipic.pipeline.storage.paths import is_s3, join, local_path
 from unipic.pipeline.storage.storage import Storage
 
@@ -67,10 +66,11 @@ def _row(output: str, lineage: Mapping[str, Any], storage: Storage) -> Beside | 
         return None
     unit = unit_of(file_key(lineage["source_file"]), lineage["source_row"], run.rows_per_unit)
     revision = ledger.snapshot(run).revision(unit)
-    parts = ledger.receipt(unit, revision).parts if revision is not None else ()
-    for part in (one.path for one in parts if one.path.startswith(f"{DATA}/")):
-        stated = read_part(ledger.uri(part), storage, ["lineage"]).column("lineage").to_pylist()
-        for at, one in enumerate(stated):
+    if revision is None:
+        return None
+    for part, table in ledger.data(ledger.receipt(unit, revision), ["lineage"]):
+        for at, one in enumerate(table.column("lineage").to_pylist()):
             if from_row(one)["lineage_id"] == lineage["lineage_id"]:
-                return Beside(output, ledger.uri(part), at)
+                where = ledger.packed(run).locate(unit, part)
+                return Beside(output, ledger.uri(where.path), where.first + at)
     return None

@@ -11,8 +11,6 @@ from unipic.pipeline.lineage import from_row
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Receipt, UnitId
-from unipic.pipeline.storage.parquet import read_part
-from unipic.pipeline.storage.paths import join
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,9 @@ def outcomes(ledger: Ledger, run: Run, columns: Sequence[str], *, rejected: bool
 
 
 def _data_rows(receipt: Receipt, ledger: Ledger, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for part in receipt.parts:
-        if part.path.startswith("data/"):
-            for row in read_part(join(ledger.output_uri, part.path), ledger.storage, columns).to_pylist():
-                yield {**row, "lineage": from_row(row["lineage"])}
+    for _, table in ledger.data(receipt, columns):
+        for row in table.to_pylist():
+            yield {**row, "lineage": from_row(row["lineage"])}
 
 
 def _outcome(receipt: Receipt, row: int) -> Outcome:

@@ -13,12 +13,11 @@ from unipic.pipeline.audit.repair_plan import RepairPlan, plan_repair
 from unipic.pipeline.audit.report import ProblemKind, Report
 from unipic.pipeline.errors import JobError, ObjectMissing, OutputError
 from unipic.pipeline.execution.progress import OnProgress, Result
-from unipic.pipeline.output.claims import open_epoch
+from unipic.pipeline.output.claims import take_back_units
 from unipic.pipeline.output.heartbeat import refuse_beside_runs
 from unipic.pipeline.output.layout import RECEIPTS, SET_ASIDE, parse_receipt
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.recovery import recover
-from unipic.pipeline.output.run_record import redoing
 from unipic.pipeline.output.withdrawal import paths_of, withdraw
 from unipic.pipeline.run import run
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
@@ -95,7 +94,7 @@ def clear(output_uri: str, storage: Storage, report: Report, plan: RepairPlan) -
     """Prepare the output for the run that makes `plan`'s units again; set `report.foreign` aside."""
     ledger = Ledger(output_uri, storage)
     if plan.redone or plan.reset:
-        epoch = open_epoch(ledger, lambda now: redoing(now, sorted(plan.redone)))
+        epoch = take_back_units(ledger, plan.redone)
         record = replace(ledger.recorded(), epoch=epoch)
         # Receipts first: a repair that dies in between leaves units to be made, never a done unit in pieces.
         for unit in sorted(plan.reset):

@@ -19,7 +19,7 @@ from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.preflight import preflight
-from unipic.pipeline.records import ManifestFile, Receipt, Unit, UnitId
+from unipic.pipeline.records import ManifestFile, Receipt, Revision, Unit, UnitId
 from unipic.pipeline.stages.engine import device_of
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.parquet import read_part
@@ -36,7 +36,7 @@ class RepairPlan:
         files: names of the manifest files that hold the units.
         restored: units whose receipt is sound: made again, their bytes are held against it, and put back if equal.
         reset: units whose receipt is damaged before any retry: it is set aside, and the unit is not done any more.
-        redone: units with retries that are damaged: a new epoch in which they are not done.
+        redone: damaged units with retries, or in a pack: a new epoch in which they are not done.
         left: damaged units that cannot be made again → why not, and what to do about it.
     """
 
@@ -82,7 +82,7 @@ def plan_repair(output_uri: str, storage: Storage, report: Report) -> RepairPlan
     restored = {
         unit
         for unit, receipt in receipts.items()
-        if receipt is not None and not receipt.revision.number and unit not in report.distrusted_units
+        if receipt is not None and not _has_more(receipt.revision, unit, run) and unit not in report.distrusted_units
     }
     left: dict[str, str] = {}
     for unit in damaged:
@@ -93,7 +93,7 @@ def plan_repair(output_uri: str, storage: Storage, report: Report) -> RepairPlan
             left[unit] = why
     possible = frozenset(damaged) - left.keys()
     latest = {unit: snapshot.revision(unit) for unit in possible - restored}
-    redone = frozenset(unit for unit, revision in latest.items() if revision is not None and revision.number)
+    redone = frozenset(unit for unit, revision in latest.items() if revision and _has_more(revision, unit, run))
     names = frozenset(files[unit.file_key].name for unit in possible)
     reset = possible - restored - redone
     return RepairPlan(job if possible else None, names, possible & restored, reset, redone, left)
@@ -120,6 +120,11 @@ def _place(output_uri: str, job: Job) -> str:
         uri.rstrip("/") if is_s3(uri) else os.path.abspath(local_path(uri)) for uri in (job.output.uri, output_uri)
     )
     return job.output.uri if there == here else output_uri
+
+
+def _has_more(revision: Revision, unit: UnitId, run: Run) -> bool:
+    """Whether there is more to a unit than one commit and its own parts: a retry, or a pack."""
+    return revision.number > 0 or run.packed.find(unit) is not None
 
 
 def _receipt(ledger: Ledger, snapshot: Snapshot, unit: UnitId) -> Receipt | None:
@@ -154,16 +159,19 @@ def _file_fault(recorded: ManifestFile, manifest: Manifest) -> str:
 def _readable_rows(ledger: Ledger, file: ManifestFile, unit: UnitId, run: Run) -> Unit:
     """Those rows of `unit` that can still be read, whatever its receipt says of them: they must not be lost."""
     rows: set[tuple[int, int]] = set()
+    count = min(run.rows_per_unit, file.rows - unit.first_row)
+    inside = range(unit.first_row, unit.first_row + count)
+    pack = run.packed.find(unit)
     for path in ledger.list(DATA, suffix=".parquet"):
         named = parse_part(path)
-        if named is None or named.unit != unit:
+        if not (named is not None and named.unit == unit) and not (pack is not None and path == pack.part.path):
             continue
         try:
             lineages = read_part(ledger.uri(path), ledger.storage, ["lineage"]).column("lineage").to_pylist()
-            rows |= {(row["source_row"], row["sample_index"]) for row in lineages}
+            ours = [one for one in lineages if named is not None or one["source_file"] == file.name]
+            rows |= {(one["source_row"], one["sample_index"]) for one in ours if one["source_row"] in inside}
         except (OutputError, TypeError, KeyError):  # nothing in it can be lost any more
             continue
-    count = min(run.rows_per_unit, file.rows - unit.first_row)
     return Unit(file, unit.first_row, count, tuple(sorted(rows)))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,13 +18,14 @@ from PIL import Image
 
 from unipic.pipeline.audit.expectation import reached_with, recorded_job
 from unipic.pipeline.audit.images import image_bytes
+from unipic.pipeline.audit.output_rows import OutputRows, Place
 from unipic.pipeline.audit.report import Problem, ProblemKind
 from unipic.pipeline.audit.trace import Found, find
 from unipic.pipeline.context import RunContext
-from unipic.pipeline.errors import CheckpointError, EngineError, JobError, ManifestError, OutputError, UniPicError
-from unipic.pipeline.lineage import from_row, sha256
+from unipic.pipeline.errors import CheckpointError, EngineError, JobError, ManifestError, UniPicError
+from unipic.pipeline.lineage import sha256
 from unipic.pipeline.output.changes import settled_in_place
-from unipic.pipeline.output.layout import Named, parse_part
+from unipic.pipeline.output.layout import Named
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import Receipt, Unit
 from unipic.pipeline.stages.checkpoint_cache import describe
@@ -34,8 +34,6 @@ from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.stages.infer import Replica
 from unipic.pipeline.stages.parts import data_rows
 from unipic.pipeline.stages.prepare import prepare
-from unipic.pipeline.storage.parquet import read_part
-from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
 from unipic.pipeline.supervision.client import LocalClient
 
@@ -110,7 +108,7 @@ def replay_sample(
     if not rows:
         return
     replayer = Replayer(output_uri, storage, make_engine=make_engine)
-    for found in _random_rows(replayer, rows, damaged):
+    for found in replayer.rows.sample(rows, damaged):
         row = found.row["lineage"]["source_row"]
         try:
             again = replayer.replay(found)
@@ -124,26 +122,6 @@ def replay_sample(
             yield Problem(ProblemKind.DIFFERS, found.part, f"row {row} comes out otherwise{by}")
 
 
-def _random_rows(replayer: Replayer, rows: int, damaged: Collection[str]) -> Iterator[Found]:
-    """Rows of randomly chosen parts that receipts name: reading a few parts is enough, however many there are."""
-    ledger, storage = replayer.ledger, replayer.storage
-    parts = [
-        one
-        for one in storage.list(replayer.data_uri, suffix=".parquet")
-        if (named := parse_part(ledger.path_of(one.uri)))
-        and replayer.snapshot.holds(named)
-        and named.unit not in damaged
-    ]
-    chance = random.SystemRandom()
-    left = rows
-    while left and parts:
-        part = chance.choice(parts)
-        lineages = read_part(part.uri, storage, ["lineage"]).column("lineage")
-        at = chance.randrange(len(lineages))
-        yield Found(ledger.output_uri, part.uri, at, {"lineage": from_row(lineages[at].as_py())})
-        left -= 1
-
-
 class Replayer:
     """Holds a replica for any number of rows of one output, one for each kind of device it was made on."""
 
@@ -153,21 +131,19 @@ class Replayer:
         run = self.ledger.recorded()
         self.run = run.with_files(settled_in_place(run.files, run.digests, storage))
         self.snapshot = self.ledger.snapshot(run)
+        self.rows = OutputRows(self.ledger, self.snapshot)
         self.make_engine = make_engine
         self.replicas: dict[str, Replica] = {}
 
-    @property
-    def data_uri(self) -> str:
-        return join(self.ledger.output_uri, "data")
-
     def replay(self, found: Found, *, against: bytes | None = None) -> Replayed:
         lineage = found.row["lineage"]
-        named = self._named(found)
+        place = self.rows.place(found)
+        named = place.named
         latest = self.snapshot.revision(named.unit) or named.revision
         receipt = self.ledger.receipt(named.unit, latest)
-        size = micro_batch(receipt, self.ledger.path_of(found.part))
+        size = micro_batch(receipt, place.part)
         context = self._context(receipt, lineage["checkpoint"], size or 1)
-        unit = replace(self._unit(receipt, named), only=self._together(found, size or 1))
+        unit = replace(self._unit(receipt, named), only=self._together(place, size or 1))
         prepared = prepare(unit, context)
         _refuse_fault(prepared, lineage)
         answered = self._replica(context).answer(unit, prepared)
@@ -179,7 +155,7 @@ class Replayer:
                 f"row {lineage['source_row']} of {lineage['source_file']} no longer gives {lineage['lineage_id'][:16]}",
                 remedy="Its manifest row or picture changed since.",
             )
-        before = against if against is not None else self._stored(found)
+        before = against if against is not None else self._stored(place)
         after = _output(again[0], files)
         max_difference, differing = _difference(before, after) if "caption" not in again[0] else (None, None)
         resized = receipt.resized or json.loads(answered.schema.metadata[b"facts"])["resized"]
@@ -195,25 +171,19 @@ class Replayer:
             exact=size is not None and not resized and len(rows) == len(unit.only),
         )
 
-    def _named(self, found: Found) -> Named:
-        named = parse_part(self.ledger.path_of(found.part))
-        if named is None:
-            raise OutputError(f"{found.part} is no part of this output")
-        return named
-
     def _unit(self, receipt: Receipt, named: Named) -> Unit:
         file = next((one for one in self.run.files if one.name == receipt.file), None)
         if file is None:
             raise ManifestError(f"{receipt.file} is not in run.json any more")
         return Unit(file, receipt.first_row, receipt.rows, revision=named.revision)
 
-    def _together(self, found: Found, size: int) -> tuple[tuple[int, int], ...]:
+    def _together(self, place: Place, size: int) -> tuple[tuple[int, int], ...]:
         """(row, sample) of the rows that were on the device with this one: a part has what one try answered, in order.
 
         Rows that failed on the device are missing in it, but then its micro-batches count as resized.
         """
-        lineages = read_part(found.part, self.storage, ["lineage"]).column("lineage")
-        first = found.at - found.at % size
+        lineages = self.rows.column(place, "lineage")
+        first = place.at - place.at % size
         return tuple((one["source_row"], one["sample_index"]) for one in lineages.slice(first, size).to_pylist())
 
     def _context(self, receipt: Receipt, checkpoint: str, size: int) -> RunContext:
@@ -247,9 +217,9 @@ class Replayer:
         replica.planned_batch_size = replica.batch_size = int(context.job.compute.batch_size)
         return replica
 
-    def _stored(self, found: Found) -> bytes:
+    def _stored(self, place: Place) -> bytes:
         column = "caption" if self.run.task == "caption" else "image"
-        value = read_part(found.part, self.storage, [column]).column(column)[found.at].as_py()
+        value = self.rows.column(place, column)[place.at].as_py()
         return value.encode() if column == "caption" else image_bytes(value, self.ledger.output_uri, self.storage)
 
 

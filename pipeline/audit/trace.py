@@ -10,20 +10,21 @@ from typing import Any
 import pyarrow as pa
 
 from unipic.pipeline.audit.neighbours import find_beside
-from unipic.pipeline.errors import JobError, OutputError, UniPicError, redact
+from unipic.pipeline.audit.source_rows import readable_row, source_row, value_of
+from unipic.pipeline.errors import JobError, OutputError, redact
 from unipic.pipeline.lineage import from_row
 from unipic.pipeline.output.layout import parse_part
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.packed import Packed, Slice
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Revision
 from unipic.pipeline.stages.parts import REJECTION
-from unipic.pipeline.stages.redaction import cell_without_signatures, readable
-from unipic.pipeline.storage.parquet import open_parquet, read_part
-from unipic.pipeline.storage.paths import join
+from unipic.pipeline.storage.parquet import read_part
 from unipic.pipeline.storage.storage import Storage
 
 LINEAGE_ID = re.compile(r"[0-9a-f]{8,64}")
 UNKNOWN_JOB = "a job whose output is elsewhere"
+BLOCK_ROWS = 2**15
 MOST_STEPS = 1_000  # a chain of jobs this long is a circle
 NEEDED = {"lineage_id", "source_file", "source_row", "sample_index", "task", "prompt_sent"}
 """Fields of a struct that is taken for a lineage of ours."""
@@ -128,18 +129,37 @@ def _rows(ledger: Ledger, folder: str, identity: str | None, passed_over: list[s
         passed_over: gets the parts that are damaged or not ours.
     """
     struct = "lineage" if folder == "data" else "rejection"
-    snapshot = ledger.snapshot(ledger.recorded())
-    for part in ledger.storage.list(join(ledger.output_uri, folder), suffix=".parquet"):
-        counts = snapshot.holds(parse_part(ledger.path_of(part.uri)))
-        table = _read(part.uri, ledger.storage, identity, struct) if counts else None
-        if table is None:
-            passed_over.append(part.uri)
-            continue
-        ids = table.column("id").to_pylist() if folder == "data" else _ids(table, identity)
-        for at, value in enumerate(table.column(struct).to_pylist()):
-            if value is not None:
-                facts = from_row(value) if struct == "lineage" else value
-                yield Found(ledger.output_uri, part.uri, at, {"id": ids[at], struct: facts})
+    run = ledger.recorded()
+    snapshot, packed = ledger.snapshot(run), ledger.packed(run)
+    for path in ledger.list(folder, suffix=".parquet"):
+        uri = ledger.uri(path)
+        counts = snapshot.has_data(path) if folder == "data" else snapshot.holds(parse_part(path))
+        first = 0
+        for table in _tables(path, ledger, packed, identity, struct) if counts else [None]:
+            if table is None:
+                passed_over.append(uri)
+                continue
+            ids = table.column("id").to_pylist() if folder == "data" else _ids(table, identity)
+            for at, value in enumerate(table.column(struct).to_pylist()):
+                if value is not None:
+                    facts = from_row(value) if struct == "lineage" else value
+                    yield Found(ledger.output_uri, uri, first + at, {"id": ids[at], struct: facts})
+            first += table.num_rows
+
+
+def _tables(path: str, ledger: Ledger, packed: Packed, identity: str | None, struct: str) -> Iterator[pa.Table | None]:
+    """These two columns of a file's rows, a pack's in blocks; None for a file that is damaged or not ours."""
+    pack = packed.index.paths.get(path)
+    if pack is None:
+        yield _read(ledger.uri(path), ledger.storage, identity, struct)
+        return
+    columns = list(dict.fromkeys([identity or struct, struct]))
+    for first in range(0, pack.part.rows, BLOCK_ROWS):
+        try:
+            yield packed.rows(Slice(path, first, min(BLOCK_ROWS, pack.part.rows - first)), columns)
+        except OutputError:
+            yield None
+            return
 
 
 def _read(uri: str, storage: Storage, identity: str | None, struct: str) -> pa.Table | None:
@@ -156,7 +176,7 @@ def _ids(table: pa.Table, identity: str | None) -> list[str | None]:
     """Rejected rows' ids, which stand there as the manifest had them, in the text that data rows have."""
     if identity is None:
         return [None] * table.num_rows
-    return [str(_value(cell)) if cell.is_valid else None for cell in table.column(identity)]
+    return [str(value_of(cell)) if cell.is_valid else None for cell in table.column(identity)]
 
 
 def _called(name: str, rows: Iterable[Found]) -> list[Found]:
@@ -206,7 +226,7 @@ def _steps(found: Found, storage: Storage) -> Iterator[Step]:
         lineage = found.row["lineage"]
         run = Ledger(found.output, storage).run() if found.output else None
         uri = _source_uri(lineage, run)
-        source, unread = _source_row(uri, lineage["source_row"], storage) if uri else ({}, _unknown(lineage, run))
+        source, unread = source_row(uri, lineage["source_row"], storage) if uri else ({}, _unknown(lineage, run))
         yield Step(
             job=run.name if run else UNKNOWN_JOB,
             task=lineage["task"],
@@ -215,7 +235,7 @@ def _steps(found: Found, storage: Storage) -> Iterator[Step]:
             at=found.at,
             lineage=lineage,
             source_uri=uri,
-            source=_readable(source),
+            source=readable_row(source),
             unread=unread,
         )
         if not isinstance(source.get("lineage"), dict) or not source["lineage"].keys() >= NEEDED:
@@ -245,39 +265,3 @@ def _source_uri(lineage: dict[str, Any], run: Run | None) -> str:
     """Where the record of the row's job has its manifest file; "" where that is not known."""
     files = run.files if run else ()
     return next((redact(one.uri) for one in files if one.name == lineage["source_file"]), "")
-
-
-def _source_row(uri: str, row: int, storage: Storage) -> tuple[dict[str, Any], str]:
-    """A manifest row that an output was made from, without pictures, and why it is {} where it is."""
-    if not uri.endswith(".parquet"):
-        return {}, ""
-    try:
-        file = open_parquet(storage.open(uri))
-        columns = [name for name in file.schema_arrow.names if name != "image"]
-        first = 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if row < first + rows:
-                table = file.read_row_group(group, columns=columns, use_threads=False).slice(row - first, 1)
-                return {name: _value(table.column(name)[0]) for name in columns}, ""
-            first += rows
-    except UniPicError as error:
-        return {}, error.message
-    except (pa.ArrowException, OSError) as error:
-        return {}, redact(f"{uri} cannot be read: {str(error).partition('. ')[0]}")
-    return {}, f"{uri} has no row {row} any more"
-
-
-def _value(cell: pa.Scalar) -> Any:
-    try:
-        return readable(cell)
-    except (ValueError, OverflowError):  # what Python has no type for: a time to the nanosecond, the year 12000
-        return str(cell.cast(pa.string()))
-
-
-def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: cell_without_signatures(value)
-        for name, value in row.items()
-        if name != "lineage" and not isinstance(value, bytes | dict)
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from unipic.pipeline.images.decode import check_decodes
 from unipic.pipeline.lineage import from_row, sha256
 from unipic.pipeline.output.layout import DATA, REJECTED, image_name, part_path, staged_path
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.packed import Packed, Slice
+from unipic.pipeline.output.packs import Pack
 from unipic.pipeline.output.seal import leaf_of
 from unipic.pipeline.records import Part, Receipt, Revision, Unit, UnitId
 from unipic.pipeline.storage.parquet import read_parquet
@@ -44,12 +47,12 @@ class UnitAudit:
         self.problems.append(Problem(kind, where, message, self.unit))
 
 
-def audit_unit(ledger: Ledger, expectation: Expectation, unit: UnitId, revision: Revision) -> UnitAudit:
-    """Read the unit's latest receipt, its parts and images, and hold them against `expectation`."""
+def audit_unit(ledger: Ledger, expectation: Expectation, unit: UnitId, commits: Iterable[Revision]) -> UnitAudit:
+    """Hold the receipts of a unit's commits, and the parts and images of the latest, against `expectation`."""
     audit = UnitAudit(unit)
     try:
-        for number in range(revision.number + 1):  # what a retry was added to must be as it was, too
-            path, data, receipt = ledger.read_receipt(unit, Revision(revision.since, number))
+        for revision in commits:  # what a retry was added to must be as it was, too
+            path, data, receipt = ledger.read_receipt(unit, revision)
             audit.leaves.append(leaf_of(path, data))
         audit.receipt = receipt
     except (OutputError, ObjectMissing) as error:
@@ -57,9 +60,14 @@ def audit_unit(ledger: Ledger, expectation: Expectation, unit: UnitId, revision:
         return audit
     _check_receipt(audit, audit.receipt, expectation)
     seen: dict[Place, str] = {}
+    packed = ledger.packed(expectation.run)
     for part in audit.receipt.parts:
-        audit.files.add(part.path)
-        table = _part(audit, part, ledger)
+        where = packed.locate(unit, part)
+        if pack := packed.index.paths.get(where.path):
+            table = _packed_part(audit, where, pack, packed)
+        else:
+            audit.files.add(part.path)
+            table = _part(audit, part, ledger)
         if table is not None:
             _check_places(audit, part, table, seen)
             _check_rows(audit, part, table, ledger, expectation)
@@ -109,6 +117,20 @@ def _part(audit: UnitAudit, part: Part, ledger: Ledger) -> pa.Table | None:
     if table.num_rows != part.rows:
         audit.add(ProblemKind.ROW_COUNT, part.path, f"holds {table.num_rows} rows, its receipt says {part.rows}")
     return table
+
+
+def _packed_part(audit: UnitAudit, where: Slice, pack: Pack, packed: Packed) -> pa.Table | None:
+    """The part's rows, if the bytes of the pack that has them are those that were committed."""
+    try:
+        found = packed.check(pack)
+        if found != where.path:
+            message = "is committed and not published yet; the next run publishes it"
+            audit.add(ProblemKind.UNPUBLISHED, where.path, message)
+        return packed.rows(where)
+    except OutputError as error:
+        gone = error.message.endswith("is gone")
+        audit.add(ProblemKind.MISSING_PART if gone else ProblemKind.ALTERED_PART, where.path, error.message)
+        return None
 
 
 def _read(audit: UnitAudit, path: str, ledger: Ledger) -> bytes | None:

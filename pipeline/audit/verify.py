@@ -13,9 +13,9 @@ from unipic.pipeline.audit.report import Problem, ProblemKind, Report
 from unipic.pipeline.audit.unit_audit import UnitAudit, audit_unit
 from unipic.pipeline.errors import ObjectMissing, OtherOutputVersion, OutputError
 from unipic.pipeline.lineage import sha256
-from unipic.pipeline.output.layout import EPOCHS, LISTINGS, RUN, SEAL
+from unipic.pipeline.output.layout import EPOCHS, LISTINGS, RUN, SEAL, pack_record_path
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.output.run_record import is_listing
+from unipic.pipeline.output.run_record import Run, is_listing
 from unipic.pipeline.output.seal import CHANGED, check_digest, record_tree, recorded_seal
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.records import UnitId
@@ -51,6 +51,8 @@ def verify(
         report.add(Problem(ProblemKind.ALTERED_RECORD, where, str(error)))
         return report
     for problem in _listing_problems(ledger, expectation):
+        report.add(problem)
+    for problem in _pack_problems(ledger, run):
         report.add(problem)
     snapshot = ledger.snapshot(run)
     report.rows = sum(one.rows for one in run.files) * run.samples_per_row
@@ -103,6 +105,22 @@ def _check_seal(report: Report, ledger: Ledger, snapshot: Snapshot, digest: str)
         report.add(Problem(ProblemKind.BROKEN_SEAL, report.output, message))
 
 
+def _pack_problems(ledger: Ledger, run: Run) -> Iterator[Problem]:
+    """What the epoch says of packs, against their records; a pack's file is read with its units."""
+    packed = ledger.packed(run)
+    for pack in run.epoch.packs:
+        try:
+            record = packed.record(pack)
+        except OutputError as error:
+            yield Problem(ProblemKind.ALTERED_RECORD, pack_record_path(pack.id, pack.epoch), error.message)
+            continue
+        receipts = record.receipts.values()
+        found = (record.rows, sum(one.ok for one in receipts), sum(one.rejected for one in receipts), *record.receipts)
+        if found != (pack.part.rows, pack.ok, pack.rejected, *pack.unit_ids(run.rows_per_unit)):
+            message = "its units, or their numbers of rows, are not those of its record"
+            yield Problem(ProblemKind.ALTERED_RECORD, pack.part.path, message)
+
+
 def _listing_problems(ledger: Ledger, expectation: Expectation) -> Iterator[Problem]:
     """Listings of images, which are manifest files of our own making, against the digests in the epochs."""
     for file in filter(is_listing, expectation.run.files):
@@ -134,10 +152,9 @@ def _audits(ledger: Ledger, expectation: Expectation, snapshot: Snapshot) -> Ite
     """Every planned unit in the order of names, a few audited at once."""
 
     def audit(unit: UnitId) -> UnitAudit:
-        revision = snapshot.revision(unit)
-        if revision is None:
+        if unit not in snapshot:
             missing = Problem(ProblemKind.MISSING_UNIT, unit, "has no receipt", unit)
             return UnitAudit(unit, problems=[missing])
-        return audit_unit(ledger, expectation, unit, revision)
+        return audit_unit(ledger, expectation, unit, snapshot.commits_of(unit))
 
     return read_ahead(lambda unit: (unit, audit(unit)), snapshot.all_units(), threads=AUDITORS, ahead=AUDITORS * 4)

@@ -15,6 +15,7 @@ the number of commits since then. Receipts, parts and images carry it in their n
     _unipic/staging/<attempt>/…  own names         each attempt has a folder that no other attempt writes to
     _unipic/receipts/<unit>.json put if absent     THE COMMIT: names the attempt, its parts and their digests
     _unipic/withdrawn/<n>.json   put if absent     a later run looked and found nothing that epochs up to n took back
+    _unipic/packs/<id>.json      own names         the receipts of many units, and where their rows are in one file
     data/ rejected/ images/      moved from staging, only by what a receipt names
 
 A unit's way (`stages/commit.py`)
@@ -28,12 +29,18 @@ Writers: workers do 1 to 4. A starting run claims (`claims.py`) and finishes wha
 does the latter again when it ends. Redo, prune and repair open an epoch and then withdraw: they delete what earlier
 revisions staged, then what they published.
 
+A compaction (`compaction.py`) merges the data parts of many units into a pack: stage the pack and its record, open the
+epoch that names it, then settle (`pack_files.py`): delete the parts and receipts that it replaces, publish it. The
+units stay committed as they were; a retry of one is the commit after the packed one.
+
 What a death leaves
 -------------------
     before 3            staged files that do not count; the unit is made again; they go once an attempt is committed
     between 3 and 4     a done unit whose files are staged; any run that starts or ends publishes them
     during 4            some files published, some staged; publishing the rest is the same act
     during a withdraw   the epoch counts already; the next runs withdraw again, until one finds nothing left
+    during a compaction before its epoch: files that do not count, which the next one deletes; after it: a staged pack
+                        that counts, which the next command that writes settles. Rows may be out of sight, never twice
 
 Why no interleaving loses or doubles a row
 ------------------------------------------
@@ -48,6 +55,10 @@ Why no interleaving loses or doubles a row
   is gone. It can only do again what was done, or nothing.
 - *A retry of rejected rows* is the next revision: its receipt lists the data parts before it and its own. The rejected
   part before is deleted, staged copy first, only after that receipt is there.
+- *A writer that sleeps through a compaction* staged before it, and its staged files are gone; or it stages after, and
+  its check sees the new epoch. A receipt that it still puts is of a commit that the pack has, and counts for nothing.
+- *Two compactions* open the same epoch: one is refused. A process that knows only earlier epochs leaves later packs
+  alone: their names carry their epoch.
 - *A cleaner* deletes staged files only of attempts that can no longer be committed: the receipt they would put exists,
   or their epoch is over.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from unipic.pipeline.errors import OutputError
@@ -19,9 +19,11 @@ from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.changes import changed, removed, settled
 from unipic.pipeline.output.layout import META, RUN, epoch_path, unit_of
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.output.run_record import Epoch, Identity, Run, next_epoch, without
+from unipic.pipeline.output.pack_files import settle_packs, without_units
+from unipic.pipeline.output.run_record import Epoch, Identity, Run, next_epoch, redoing, without
+from unipic.pipeline.output.unchanged import check_unchanged
 from unipic.pipeline.output.withdrawal import finish_withdrawals, withdraw
-from unipic.pipeline.records import ManifestFile
+from unipic.pipeline.records import ManifestFile, UnitId
 
 ATTEMPTS = 20  # at opening an epoch while other processes open some, too
 CLAIMS = f"{META}/claims"
@@ -51,10 +53,12 @@ def claim(
         stored = there.epoch
         there = there.with_files(settled(there.files, there.digests, manifest.files, ledger.storage))
         if not redo_changed:
-            ledger.check_unchanged(there, manifest, job)
+            check_unchanged(ledger, there, manifest, job)
         redone = _redone(there, manifest) if redo_changed else []
         ready = _with_listing(ledger, manifest)
         epoch = next_epoch(there, ready, ledger.storage, redone=redone)
+        if redone:
+            epoch = _unpacked(ledger, there, epoch)
         if stored.number and epoch.same_content(stored):
             run = replace(there, epoch=stored)
         elif _open(ledger, epoch):
@@ -80,11 +84,18 @@ def take_back(ledger: Ledger, manifest: Manifest) -> list[ManifestFile]:
 
     def next_one(run: Run) -> Epoch:
         gone[:] = removed(run.files, manifest.files)
-        return without(run, gone)
+        return _unpacked(ledger, run, without(run, gone))
 
     epoch = open_epoch(ledger, next_one)
-    withdraw(ledger, replace(ledger.recorded(), epoch=epoch), [one.key for one in gone])
+    run = replace(ledger.recorded(), epoch=epoch)
+    withdraw(ledger, run, [one.key for one in gone])
+    settle_packs(ledger, run)
     return gone
+
+
+def take_back_units(ledger: Ledger, units: Collection[UnitId]) -> Epoch:
+    """Open an epoch in which the commits so far of these units do not count any more, to repair them."""
+    return open_epoch(ledger, lambda run: _unpacked(ledger, run, redoing(run, sorted(units))))
 
 
 def open_epoch(ledger: Ledger, next_one: Callable[[Run], Epoch]) -> Epoch:
@@ -98,6 +109,17 @@ def open_epoch(ledger: Ledger, next_one: Callable[[Run], Epoch]) -> Epoch:
         if _open(ledger, epoch):
             return epoch
     raise OutputError(f"{ledger.output_uri} changes too fast", remedy="Run the same command again.")
+
+
+def _unpacked(ledger: Ledger, run: Run, epoch: Epoch) -> Epoch:
+    """`epoch`, its packs without the units whose commits it takes back."""
+    after = replace(run, epoch=epoch)
+    keys = {one.key for one in epoch.files}
+
+    def is_gone(unit: UnitId) -> bool:
+        return unit.file_key not in keys or after.since(unit) == epoch.number
+
+    return replace(epoch, packs=without_units(ledger, run, is_gone))
 
 
 def _redone(there: Run, manifest: Manifest) -> list[str]:

@@ -1,13 +1,16 @@
 """Every name and path of an output folder, written and read in this one place.
 
 <output>/data/part-<unit>.parquet              published data rows
+<output>/data/pack-<unit>-<id>.e<epoch>.parquet    published data rows of many units, merged
 <output>/rejected/part-<unit>.parquet          published rejected rows
 <output>/images/<unit's file key>-<row>-<sample>.png    published images, where they are not inside the Parquet
 <output>/README.md                             the data-set card
 <output>/_unipic/run.json                      whose output this is; written once
 <output>/_unipic/epochs/<number>.json          the manifest as recorded, one file an epoch; each written once
 <output>/_unipic/receipts/<unit>.json          one a commit; each written once
+<output>/_unipic/packs/<id>.e<epoch>.json      the receipts of the units in a pack; written once
 <output>/_unipic/staging/<unit>-<attempt>/…    what an attempt wrote, not published yet
+<output>/_unipic/staging/pack-<id>.e<epoch>/…  likewise, of a compaction
 <output>/_unipic/listings/<name>.parquet       what a folder of images held when it was first seen
 <output>/_unipic/running/<run>.json            heartbeats of runs at work
 <output>/_unipic/events/<run>.ndjson           OpenLineage events
@@ -31,6 +34,7 @@ CARD = "README.md"
 RUN = f"{META}/run.json"
 EPOCHS = f"{META}/epochs"
 RECEIPTS = f"{META}/receipts"
+PACKS = f"{META}/packs"
 STAGING = f"{META}/staging"
 LISTINGS = f"{META}/listings"
 RUNNING = f"{META}/running"
@@ -49,6 +53,10 @@ _PART = re.compile(rf"(?P<folder>{DATA}|{REJECTED})/part-{_UNIT}{_TAG}\.parquet"
 _RECEIPT = re.compile(rf"{RECEIPTS}/{_UNIT}{_TAG}\.json")
 _STAGED = re.compile(rf"{STAGING}/(?P<attempt>{_UNIT}{_TAG}-[0-9a-f]{{12}})/(?P<path>.+)")
 _IMAGE = re.compile(rf"{IMAGES}/(?P<key>[0-9a-f]{{16}})-(?P<row>\d{{10,18}})-(?P<sample>\d+){_TAG}\.(?:png|jpg|webp)")
+_PACK = re.compile(
+    rf"(?:{STAGING}/pack-(?P<staged>[0-9a-f]{{16}}\.e\d+)/)?{DATA}/pack-{_UNIT}-(?P<id>[0-9a-f]{{16}})\.e(?P<epoch>\d+)\.parquet"
+)
+_PACK_RECORD = re.compile(rf"{PACKS}/(?P<id>[0-9a-f]{{16}})\.e(?P<epoch>\d+)\.json")
 _EPOCH = re.compile(rf"{EPOCHS}/(\d{{6}})\.json")
 _WITHDRAWN = re.compile(rf"{WITHDRAWN}/(\d{{6}})\.json")
 
@@ -79,6 +87,22 @@ class NamedImage:
     row: int
     sample: int
     revision: Revision
+
+
+@dataclass(frozen=True)
+class NamedPack:
+    """The pack that a file's name belongs to.
+
+    Attributes:
+        epoch: the one that commits it.
+        first: its first unit; None in the name of its record.
+        staged: whether this is the staged file, not the published one.
+    """
+
+    id: str
+    epoch: int
+    first: UnitId | None = None
+    staged: bool = False
 
 
 def unit_of(file_key: str, row: int, rows_per_unit: int) -> UnitId:
@@ -145,6 +169,30 @@ def parse_image(path: str) -> NamedImage | None:
     if found is None or revision is None:
         return None
     return NamedImage(found["key"], int(found["row"]), int(found["sample"]), revision)
+
+
+def pack_path(first: UnitId, id: str, epoch: int) -> str:
+    """Where a pack is published. It sorts before all parts, and packs sort by their first units."""
+    return f"{DATA}/pack-{first}-{id}.e{epoch}.parquet"
+
+
+def pack_record_path(id: str, epoch: int) -> str:
+    return f"{PACKS}/{id}.e{epoch}.json"
+
+
+def pack_attempt(id: str, epoch: int) -> str:
+    """The staging folder of a pack."""
+    return f"pack-{id}.e{epoch}"
+
+
+def parse_pack(path: str) -> NamedPack | None:
+    """The pack that a published or staged pack file, or a record, is of; None for any other path."""
+    if record := _PACK_RECORD.fullmatch(path):
+        return NamedPack(record["id"], int(record["epoch"]))
+    found = _PACK.fullmatch(path)
+    if found is None or found["staged"] not in (None, f"{found['id']}.e{found['epoch']}"):
+        return None
+    return NamedPack(found["id"], int(found["epoch"]), UnitId(found["unit"]), found["staged"] is not None)
 
 
 def attempt_name(unit: UnitId, revision: Revision, token: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
 
 from unipic.pipeline.errors import ObjectMissing, OtherOutputVersion, OutputError
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.discovery import discover
 from unipic.pipeline.manifests.manifest import Manifest
-from unipic.pipeline.output.changes import Changed, altered, differences, refuse, settled
+from unipic.pipeline.output.changes import differences
 from unipic.pipeline.output.layout import (
     EPOCHS,
     LISTINGS,
@@ -19,12 +20,12 @@ from unipic.pipeline.output.layout import (
     epoch_number,
     epoch_path,
     receipt_path,
-    unit_of,
 )
+from unipic.pipeline.output.packed import Packed, data_parts
 from unipic.pipeline.output.run_record import Epoch, Identity, Run, fingerprint_fields
 from unipic.pipeline.output.snapshot import Snapshot
-from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, Receipt, Revision, Unit, UnitId
-from unipic.pipeline.storage.parquet import read_parquet
+from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, Part, Receipt, Revision, Unit, UnitId
+from unipic.pipeline.storage.parquet import read_parquet, read_part
 from unipic.pipeline.storage.paths import is_s3, join, local_path, relative
 from unipic.pipeline.storage.read_ahead import read_ahead
 from unipic.pipeline.storage.storage import Storage
@@ -40,14 +41,17 @@ class Ledger:
         self.storage = storage
         self._identity: Identity | None = None
         self._epoch: Epoch | None = None
+        self._packed: Packed | None = None
 
     def uri(self, path: str) -> str:
         """The address of a path inside the output."""
         return join(self.output_uri, path)
 
     def path_of(self, uri: str) -> str:
-        """`uri` backwards, for addresses that a listing of this output gave."""
-        return relative(uri, self.output_uri if is_s3(self.output_uri) else local_path(self.output_uri))
+        """`uri` backwards, for addresses that a listing of this output, or `uri`, gave."""
+        if is_s3(self.output_uri):
+            return relative(uri, self.output_uri)
+        return relative(local_path(uri), local_path(self.output_uri))
 
     def list(
         self, folder: str, *, suffix: str = "", recursive: bool = False, prefix: str = "", start_after: str = ""
@@ -165,39 +169,17 @@ class Ledger:
             )
         return there
 
-    def check_unchanged(self, there: Run, manifest: Manifest, job: Job) -> None:
-        """Raises ManifestError naming manifest files and answered images that changed since `there` was recorded."""
-        files = settled(there.files, there.digests, manifest.files, self.storage)
-        found = altered(files, there.digests, manifest.files)
-        if manifest.replaced:
-            found += self._answered(there, manifest, job)
-        if found:
-            refuse(found)
-
-    def _answered(self, there: Run, manifest: Manifest, job: Job) -> Iterator[Changed]:
-        """Those of the replaced images that the output has an answer to.
-
-        The others were not looked at yet, or rejected, and may have been repaired since.
-        """
-        keys = {one.name: one.key for one in manifest.files}
-        done = self.snapshot(there)
-        for one in manifest.replaced:
-            if one.name not in keys:
-                continue
-            rejected: dict[UnitId, Counter[int]] = {}
-            for row, name, undo in zip(one.rows, one.images, one.touch_commands, strict=True):
-                unit = unit_of(keys[one.name], row, there.rows_per_unit)
-                revision = done.revision(unit)
-                if revision is None:
-                    continue
-                if unit not in rejected:
-                    rejected[unit] = Counter(source for source, _ in self.rejected(self.receipt(unit, revision)))
-                if rejected[unit][row] < job.samples_per_row:
-                    yield Changed(name, "its modification time differs" if undo else "", undo)
-
     def snapshot(self, run: Run) -> Snapshot:
         """Which units are done: one listing, and no receipt is read."""
+        self.packed(run)
         return Snapshot(run, self.list(RECEIPTS, suffix=".json"))
+
+    def packed(self, run: Run) -> Packed:
+        """What the packs of `run` hold."""
+        known = self._packed
+        if known is None or known.index.packs.keys() != run.packed.packs.keys():
+            known = self._packed = Packed(self.output_uri, self.storage, run.epoch.packs)
+        return known
 
     def receipts(self, snapshot: Snapshot | None = None, units: Iterable[UnitId] | None = None) -> Iterator[Receipt]:
         """The latest receipt of every done unit (or those of `units`), a few read at a time: memory stays flat.
@@ -228,9 +210,19 @@ class Ledger:
         return self.read_receipt(unit, revision)[2]
 
     def read_receipt(self, unit: UnitId, revision: Revision) -> tuple[str, bytes, Receipt]:
-        """Its path, its bytes, and what they say. Raises as `receipt`."""
+        """Its path, its bytes, and what they say, also where a pack has it. Raises as `receipt`."""
         path = receipt_path(unit, revision)
-        data = self.storage.read(self.uri(path))
+        packed = self._packed.receipt(unit, revision) if self._packed is not None else None
+        try:
+            data = packed.to_json().encode() if packed is not None else self.storage.read(self.uri(path))
+        except ObjectMissing:
+            run = self.run()  # a compaction may have taken it in
+            packed = self.packed(run).receipt(unit, revision) if run is not None else None
+            if packed is None:
+                raise
+            data = packed.to_json().encode()
+        if packed is not None:
+            return path, data, packed
         try:
             receipt = Receipt.from_json(data)
             if (receipt.unit, receipt.revision) != (unit, revision):
@@ -239,6 +231,20 @@ class Ledger:
             remedy = "`unipic verify --repair` does its unit again."
             raise OutputError(f"the receipt {self.uri(path)} is damaged: {error}", remedy=remedy) from error
         return path, data, receipt
+
+    def data(self, receipt: Receipt, columns: Sequence[str] | None = None) -> Iterator[tuple[Part, pa.Table]]:
+        """The data rows of a unit, part by part: read from where they are now, be it in a pack.
+
+        Raises:
+            OutputError: a file is damaged or gone.
+        """
+        packed = self.packed(self.recorded()) if self._packed is None else self._packed
+        for part in data_parts(receipt):
+            where = packed.locate(receipt.unit, part)
+            if where.path in packed.index.paths:
+                yield part, packed.rows(where, columns)
+            else:
+                yield part, read_part(self.uri(where.path), self.storage, columns)
 
     def retry(self, receipt: Receipt, file: ManifestFile) -> Unit:
         """The unit of `receipt` as work on just its rejected rows."""

@@ -16,6 +16,7 @@ from unipic.pipeline.output.layout import (
     staged_path,
 )
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.pack_files import settle_packs
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.records import Receipt
 
@@ -28,6 +29,7 @@ def recover(ledger: Ledger, snapshot: Snapshot) -> int:
     Returns:
         How many files were published or deleted.
     """
+    settle_packs(ledger, snapshot.run)
     handled = ledger.storage.delete_all(ledger.uri(path) for path in snapshot.over)
     for _, group in groupby(staged(ledger), key=lambda one: one.attempt):
         files = list(group)
@@ -48,7 +50,8 @@ def _settle(ledger: Ledger, snapshot: Snapshot, files: list[StagedFile]) -> bool
     unit, revision, attempt = files[0].unit, files[0].revision, files[0].attempt
     latest = snapshot.revision(unit)
     since = snapshot.run.since(unit)
-    if revision.since < since:
+    packed = snapshot.run.packed.number(unit)
+    if revision.since < since or (packed is not None and revision.since == since and revision.number <= packed):
         delete_staged(ledger, files)
         return True
     if latest is None or revision.since != since or revision.number > latest.number:

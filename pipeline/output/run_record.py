@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from unipic.pipeline.code_version import code_version
@@ -16,14 +17,15 @@ from unipic.pipeline.lineage import sha256
 from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.changes import changed, digests_of, removed
+from unipic.pipeline.output.packs import Pack, PackIndex
 from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, UnitId
 from unipic.pipeline.sealed import build, digest, sealed, unsealed
 from unipic.pipeline.storage.storage import Storage
 
-LAYOUT = 2
+LAYOUT = 3
 """Of the output folder; raised when another version could not read or resume it."""
 
-Action = Literal["claim", "extend", "redo", "prune", "repair"]
+Action = Literal["claim", "extend", "redo", "prune", "repair", "compact"]
 
 
 def fingerprint_fields(job: Job, checkpoint_digest: str) -> dict[str, Any]:
@@ -101,6 +103,7 @@ class Epoch:
         since: file key or unit id → the epoch from which commits of its rows count, where that is not 1. An earlier
             epoch's writer that wakes late commits nothing that counts.
         left_out: notes on files of the manifest's folder that gave no rows when this epoch was opened.
+        packs: large data files that have the rows of many units each.
     """
 
     number: int
@@ -111,6 +114,7 @@ class Epoch:
     digests: Mapping[str, str] = field(default_factory=dict)
     since: Mapping[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    packs: tuple[Pack, ...] = ()
 
     def to_json(self) -> bytes:
         return sealed(asdict(self)).encode()
@@ -119,11 +123,15 @@ class Epoch:
     def from_json(cls, data: bytes) -> Epoch:
         """Raises ValueError, saying what is wrong."""
         return build(
-            cls, unsealed(data), files=lambda files: tuple(build(ManifestFile, one) for one in files), left_out=tuple
+            cls,
+            unsealed(data),
+            files=lambda files: tuple(build(ManifestFile, one) for one in files),
+            left_out=tuple,
+            packs=lambda packs: tuple(Pack.from_json(one) for one in packs),
         )
 
     def same_content(self, other: Epoch) -> bool:
-        ours, theirs = ((one.files, one.code_version, one.digests, one.since) for one in (self, other))
+        ours, theirs = ((one.files, one.code_version, one.digests, one.since, one.packs) for one in (self, other))
         return ours == theirs
 
 
@@ -175,6 +183,11 @@ class Run:
         table = self.epoch.since
         return max(table.get(unit.file_key, 1), table.get(unit, 1)) if table else 1
 
+    @cached_property
+    def packed(self) -> PackIndex:
+        """The packs that count."""
+        return PackIndex(self.epoch.packs)
+
     def with_files(self, files: tuple[ManifestFile, ...]) -> Run:
         return replace(self, epoch=replace(self.epoch, files=files))
 
@@ -209,6 +222,7 @@ def next_epoch(run: Run, manifest: Manifest, storage: Storage, *, redone: Sequen
         digests=digests_of(known, manifest.files, storage),
         since={**run.epoch.since, **dict.fromkeys(redone, number)},
         left_out=manifest.left_out,
+        packs=run.epoch.packs,
     )
 
 
@@ -233,3 +247,8 @@ def redoing(run: Run, units: Sequence[str]) -> Epoch:
     number = run.epoch.number + 1
     since = {**run.epoch.since, **dict.fromkeys(units, number)}
     return replace(run.epoch, number=number, action="repair", code_version=code_version(), since=since)
+
+
+def with_packs(run: Run, packs: Sequence[Pack]) -> Epoch:
+    """The epoch after `run`'s in which these are the packs; the rows that count stay the same."""
+    return replace(run.epoch, number=run.epoch.number + 1, action="compact", packs=tuple(packs))

@@ -133,7 +133,5 @@ def leaf_of(path: str, data: bytes) -> bytes:
 
 def _commits(snapshot: Snapshot) -> Iterator[tuple[UnitId, Revision]]:
     for unit in snapshot.units():
-        latest = snapshot.revision(unit)
-        assert latest is not None
-        for number in range(latest.number + 1):
-            yield unit, Revision(latest.since, number)
+        for revision in snapshot.commits_of(unit):
+            yield unit, revision

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from unipic.pipeline.output.layout import Named, parse_receipt
+from unipic.pipeline.output.layout import Named, parse_part, parse_receipt
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Revision, Unit, UnitId
 
@@ -22,7 +22,7 @@ class Snapshot:
         paths: of receipts, relative to the output folder; others, and those that do not count, are passed over.
 
     Attributes:
-        over: those of `paths` that are of an epoch that is over.
+        over: those of `paths` that are of an epoch that is over, or of a commit that a pack holds.
     """
 
     def __init__(self, run: Run, paths: Iterable[str] = ()) -> None:
@@ -32,12 +32,33 @@ class Snapshot:
         self._done = 0
         self.has_retries = False
         self.over: list[str] = []
+        self._add_packs()
         for path in paths:
             named = parse_receipt(path)
-            if named is None or self.add(named.unit, named.revision):
+            if named is None or (not self.is_packed(named) and self.add(named.unit, named.revision)):
                 continue
-            if named.revision.since < run.since(named.unit) and len(self.over) < MOST_OVER:
+            is_over = named.revision.since < run.since(named.unit) or self.is_packed(named)
+            if is_over and len(self.over) < MOST_OVER:
                 self.over.append(path)
+
+    def is_packed(self, named: Named) -> bool:
+        """Whether a pack holds this commit, or one after it."""
+        packed = self.run.packed.number(named.unit)
+        return packed is not None and named.revision <= Revision(self.run.since(named.unit), packed)
+
+    def _add_packs(self) -> None:
+        """Take note of the commits that packs hold."""
+        for pack in self.run.epoch.packs:
+            for one in pack.segments:
+                cells = self._cells.get(one.file_key, array("H"))
+                first, last = one.first_row // self.rows_per_unit, one.last_row // self.rows_per_unit + 1
+                cells[first:last] = array("H", [1]) * len(cells[first:last])
+            for unit, number in pack.numbers.items():
+                known, at = self._cell(UnitId(unit))
+                if known is not None:
+                    known[at] = number + 1
+                self.has_retries = True
+            self._done += pack.units
 
     def add(self, unit: UnitId, revision: Revision) -> bool:
         """Take note of a commit; False where it does not count (no planned unit, or an epoch that is over)."""
@@ -58,7 +79,7 @@ class Snapshot:
 
     @property
     def commits(self) -> int:
-        """How many receipts count, those before a retry among them."""
+        """How many commits count, those before a retry among them."""
         return sum(sum(cells) for cells in self._cells.values())
 
     @property
@@ -74,12 +95,26 @@ class Snapshot:
         cells, at = self._cell(unit)
         return Revision(self.run.since(unit), cells[at] - 1) if cells is not None and cells[at] else None
 
+    def commits_of(self, unit: UnitId) -> Iterator[Revision]:
+        """The commits of a unit that count and have a receipt: the latest, and those before a retry."""
+        latest = self.revision(unit)
+        if latest is not None:
+            first = self.run.packed.number(unit) or 0
+            yield from (Revision(latest.since, number) for number in range(first, latest.number + 1))
+
     def holds(self, named: Named | None) -> bool:
         """Whether a part of this name is, or was until a later retry, one of a commit that counts."""
         latest = self.revision(named.unit) if named is not None else None
         if named is None or latest is None:
             return False
         return named.revision.since == latest.since and named.revision.number <= latest.number
+
+    def has_data(self, path: str) -> bool:
+        """Whether a file in data/ has rows that count: it is a part that no pack took in, or a pack."""
+        named = parse_part(path)
+        if named is None:
+            return path in self.run.packed.paths
+        return self.holds(named) and not self.is_packed(named)
 
     def units(self, *, done: bool = True) -> Iterator[UnitId]:
         """The units that are done (or those that are not), sorted."""

@@ -68,7 +68,9 @@ def commit(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
         facts=Facts.known({**facts, **finished, "rejected_kinds": _rejected_kinds(answered)}),
     )
     context.storage.conditional(ledger.output_uri)  # known once in this process, it saves a request a unit
-    _check_epoch(unit, context, ledger)
+    if packed := _check_epoch(unit, context, ledger):
+        attempt.discard()
+        return packed
     before = _before(unit, ledger)
     return _commit(unit, _folded(before, receipt) if before else receipt, before, attempt, ledger)
 
@@ -95,14 +97,17 @@ def _stage(unit: Unit, answered: pa.Table, context: RunContext, attempt: Attempt
     return tuple(parts), len(rows)
 
 
-def _check_epoch(unit: Unit, context: RunContext, ledger: Ledger) -> None:
+def _check_epoch(unit: Unit, context: RunContext, ledger: Ledger) -> Receipt | None:
     """Refuse a unit whose rows were taken back since this run began. One small request, unless an epoch was opened.
+
+    Returns:
+        The receipt of another attempt at this commit that a compaction has taken into a pack since; else None.
 
     What is staged by now is deleted by the redo or prune itself if it comes after this check, so that nothing of the
     unit can be published then either.
     """
     if not context.storage.exists(ledger.uri(epoch_path(context.epoch + 1))):
-        return
+        return None
     run = ledger.recorded()
     known = {one.key for one in run.files}
     if unit.file.key not in known or run.since(unit.id) != unit.revision.since:
@@ -111,6 +116,10 @@ def _check_epoch(unit: Unit, context: RunContext, ledger: Ledger) -> None:
             f"(epoch {run.epoch.number}, {run.epoch.action})",
             remedy="Run the same command again: it reads the manifest as it is now.",
         )
+    packed = run.packed.number(unit.id)
+    if packed is None or packed < unit.revision.number:
+        return None
+    return ledger.receipt(unit.id, Revision(unit.revision.since, packed))
 
 
 def _before(unit: Unit, ledger: Ledger) -> Receipt | None:

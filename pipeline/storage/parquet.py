@@ -33,8 +33,8 @@ def read_parquet(source: BinaryIO | Path, columns: Sequence[str] | None = None) 
         return file.read(columns=None if columns is None else list(columns), use_threads=False)
 
 
-def read_part(uri: str, storage: Storage, columns: Sequence[str]) -> pa.Table:
-    """These columns of a part of an output.
+def read_part(uri: str, storage: Storage, columns: Sequence[str] | None = None) -> pa.Table:
+    """These columns of a part of an output; default: all.
 
     Raises:
         OutputError: the file is damaged, or is not a part.
@@ -44,7 +44,7 @@ def read_part(uri: str, storage: Storage, columns: Sequence[str]) -> pa.Table:
         table = read_parquet(storage.open(uri), columns)
     except (pa.ArrowException, OSError) as error:
         raise OutputError(f"{uri} cannot be read: {str(error).partition('. ')[0]}", remedy=remedy) from error
-    if missing := [name for name in columns if name not in table.column_names]:
+    if missing := [name for name in columns or () if name.split(".")[0] not in table.column_names]:
         raise OutputError(f"{uri} has no column {missing[0]!r}, which every part has", remedy=remedy)
     return table
 

@@ -37,6 +37,7 @@ COMMANDS = [
         "example",
         "verify",
         "seal",
+        "compact",
         "trace",
         "replay",
         "prune",

@@ -72,6 +72,17 @@ def test_a_second_run_does_nothing_again_and_a_new_file_is_new_units_only(tmp_pa
     assert {name: after[name] for name in before} == before and len(after) == len(before) + 1
 
 
+def test_a_run_merges_its_parts_where_the_job_says_so(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", PROMPTS)
+    job = make_job(tmp_path, output__part_mb=16)
+    said: list[str] = []
+    result = run(job, make_engine=FakeEngine, on_progress=lambda now: said.extend(now.notes))
+    (name,) = part_bytes(job)
+    assert name.startswith("/data/pack-") and "3 data files are now 1" in said
+    assert [row["prompt"] for row in all_rows(job)] == PROMPTS
+    assert (result.outcome, status(job.output.uri, Storage(job.storage)).finished) == ("done", True)
+
+
 def test_a_run_stopped_in_its_middle_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     write_prompts(tmp_path / "whole" / "manifest" / "a.parquet", [f"p {n}" for n in range(64)])
     write_prompts(tmp_path / "twice" / "manifest" / "a.parquet", [f"p {n}" for n in range(64)])

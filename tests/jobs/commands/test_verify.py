@@ -87,3 +87,12 @@ def test_a_sealed_output_is_held_against_the_digest_that_was_printed(job: Job, c
     wrong = "0" * 64
     code, out, _ = command("verify", job.output.uri, "--seal", wrong)
     assert code == 1 and f"the digest of this output is {digest}, not {wrong}" in out
+
+
+def test_an_output_is_compacted_once_and_stays_sound(job: Job, command: Command) -> None:
+    code, out, _ = command("compact", job.output.uri)
+    assert code == 0 and out == f"{job.output.uri}: 4 data files merged into 1; 4 units in 1 new file\n"
+    assert command("compact", job.output.uri)[1] == f"{job.output.uri}: nothing to merge; 1 data file\n"
+    assert json.loads(command("compact", job.output.uri, "--json")[1])["packs"] == 0
+    code, out, _ = command("verify", job.output.uri)
+    assert code == 0 and ": sound; " in out
