@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from unipic.jobs.commands.bench_compact import compact
 from unipic.jobs.commands.bench_cost import cost
 from unipic.jobs.commands.evaluate import Device, Dtype
 from unipic.jobs.terminal.formatting import as_json, size
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure speed and memory.", rich_markup_mode=None, no_args_is_help=False)
 app.command("cost")(with_global_options(cost))
+app.command("compact")(with_global_options(compact))
 
 Checkpoint = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Checkpoint to measure; default: a small random one.")

@@ -50,7 +50,7 @@ class PackWriter:
         self._sink = io.BytesIO()
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
-        self._waiting_bytes = 0
+        self._group_rows = self._group_bytes = self._waiting_bytes = 0
 
     @property
     def size_bytes(self) -> int:
@@ -67,9 +67,10 @@ class PackWriter:
         self._waiting_bytes += sum(part.bytes for part in data_parts(receipt))
         for table in tables:
             self._waiting.append(table)
+            self._group_rows += table.num_rows
+            self._group_bytes += table.nbytes
             self.rows += table.num_rows
-            waiting = self._waiting
-            if sum(one.num_rows for one in waiting) >= GROUP_ROWS or sum(one.nbytes for one in waiting) >= GROUP_BYTES:
+            if self._group_rows >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
                 self._write_group()
 
     def finish(self) -> bytes:
@@ -86,7 +87,8 @@ class PackWriter:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._sink, group.schema, write_page_index=True, **options)
         self._writer.write_table(group, row_group_size=group.num_rows)
-        self._waiting, self._waiting_bytes = [], 0
+        self._waiting = []
+        self._group_rows = self._group_bytes = self._waiting_bytes = 0
 
 
 def checked_rows(ledger: Ledger, run: Run, receipt: Receipt) -> list[pa.Table]:

@@ -46,7 +46,16 @@ COMMANDS = [
         "train-tiny",
         "schema",
     ),
-    *("export", "train-tiny", "evaluate shapes", "bench pipeline", "bench plan", "bench model", "bench verify"),
+    *(
+        "export",
+        "train-tiny",
+        "evaluate shapes",
+        "bench pipeline",
+        "bench plan",
+        "bench model",
+        "bench verify",
+        "bench compact",
+    ),
 ]
 
 

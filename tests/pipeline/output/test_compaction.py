@@ -22,6 +22,7 @@ from unipic.pipeline.audit.replay import replay, replay_sample
 from unipic.pipeline.audit.status import status
 from unipic.pipeline.audit.trace import trace
 from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.bench.compact import bench_compact
 from unipic.pipeline.crashpoints import POINTS
 from unipic.pipeline.errors import JobError, OutputError
 from unipic.pipeline.job import Job
@@ -444,3 +445,8 @@ class Dying(Storage):
     def move(self, source: str, target: str) -> None:
         self.count()
         super().move(source, target)
+
+
+def test_the_benchmark_shows_one_file_of_small_rows_that_opens_as_fast_as_one() -> None:
+    found = bench_compact(2_000)
+    assert found.files == (16, 1) and found.row_bytes[1] < min(120, found.row_bytes[0])
