@@ -17,15 +17,20 @@ GREY = (127, 127, 127)
 _LONGEST_PADDED_SIDE_PX = 8192
 
 
-def fit(picture: Image.Image, *, task: Literal["edit", "caption"], image_size: int) -> NDArray[np.uint8]:
+def fit(
+    picture: Image.Image, *, task: Literal["edit", "caption"], image_size: int, pad: bool = False
+) -> NDArray[np.uint8]:
     """An image of any size → (S, S, 3) uint8 of `image_size`, fitted as the task needs.
 
-    Captioning centres the image on a grey square; editing crops the centred square.
+    Captioning centres the image on a grey square; editing crops the centred square, or with `pad` centres the whole
+    image on grey, from which `unpadded` takes the edited image.
     Raises ValueError for another task, or an image_size below 1.
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}")
     picture = picture.convert("RGB")
+    if pad and task == "edit":
+        return _on_grey(picture, image_size)
     if task == "caption":
         square = _padded(picture)
     elif task == "edit":
@@ -33,6 +38,27 @@ def fit(picture: Image.Image, *, task: Literal["edit", "caption"], image_size: i
     else:
         raise ValueError(f"task must be edit or caption, got {task!r}")
     return np.array(square.resize((image_size, image_size)))
+
+
+def inner_size(width_px: int, height_px: int, image_size: int) -> tuple[int, int]:
+    """(width, height) of an image scaled until its longer side is `image_size`; neither is below 1."""
+    longest = max(width_px, height_px)
+    return max(1, round(image_size * width_px / longest)), max(1, round(image_size * height_px / longest))
+
+
+def unpadded(pixels: NDArray[np.uint8], inner: tuple[int, int]) -> NDArray[np.uint8]:
+    """The centred part of (S, S, 3) `pixels` that is `inner` (width, height) large."""
+    width_px, height_px = inner
+    top_px, left_px = (pixels.shape[0] - height_px) // 2, (pixels.shape[1] - width_px) // 2
+    return pixels[top_px : top_px + height_px, left_px : left_px + width_px]
+
+
+def _on_grey(picture: Image.Image, image_size: int) -> NDArray[np.uint8]:
+    """Scaled first and padded then, so that no grey mixes into the image's edges."""
+    square = np.full((image_size, image_size, 3), GREY[0], np.uint8)
+    inner = inner_size(*picture.size, image_size)
+    unpadded(square, inner)[:] = np.asarray(picture.resize(inner))
+    return square
 
 
 def _padded(picture: Image.Image) -> Image.Image:

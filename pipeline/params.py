@@ -100,6 +100,11 @@ class EditParams(ImageParams):
     instruction: str | None = Field(
         default=None, min_length=1, description="For all rows, if no prompt column is mapped."
     )
+    fit: Literal["crop", "pad"] = Field(
+        default="crop",
+        exclude_if=lambda value: value == "crop",  # outputs of jobs without it keep their fingerprint and their lineage
+        description="crop: edit the centred square. pad: edit the whole image on grey, and keep its aspect ratio.",
+    )
 
 
 class CaptionParams(Closed):

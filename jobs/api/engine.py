@@ -13,7 +13,7 @@ from PIL import Image
 from unipic.model import engine as models
 from unipic.model.checkpoint import CheckpointFault
 from unipic.model.engine import CaptionItem, CaptionSettings, EditItem, GenerateItem, SamplingSettings
-from unipic.model.pixels import fit
+from unipic.model.pixels import fit, inner_size, unpadded
 from unipic.pipeline.errors import CheckpointError, RejectionKind, RowError
 from unipic.pipeline.images.decode import ImageLimits, decode
 from unipic.pipeline.job import Task
@@ -125,14 +125,16 @@ class Engine:
         instructions: str | Sequence[str],
         *,
         seeds: Sequence[int] | None = None,
+        pad: bool = False,
         **sampling: Unpack[Sampling],
     ) -> list[Image.Image]:
-        """Each image, edited. The centred square of an image is what the model sees.
+        """Each image, edited.
 
         >>> edited, *_ = engine.edit([image], "make the circle blue", num_iterations=4, diffusion_steps=5)
 
         Args:
             instructions: one for all images, or one for each.
+            pad: edit the whole image and keep its aspect ratio; default: edit the centred square.
             seeds, sampling: as for `generate`.
 
         Raises:
@@ -143,10 +145,13 @@ class Engine:
         texts = _for_each(instructions, images)
         self._check(texts, "edit")
         settings = self._settings(sampling)
-        pixels = [fit(self._opened(image), task="edit", image_size=settings.image_size) for image in images]
+        size = settings.image_size
+        opened = [self._opened(image) for image in images]
+        pixels = [fit(image, task="edit", image_size=size, pad=pad) for image in opened]
         items = [EditItem(*one) for one in zip(texts, pixels, _seeds(seeds, texts), strict=True)]
         made = self._in_batches(items, "edit", settings, lambda batch: self.model.edit(batch, settings))
-        return [Image.fromarray(one) for one in made]
+        inner = [inner_size(*image.size, size) if pad else (size, size) for image in opened]
+        return [Image.fromarray(unpadded(*one)) for one in zip(made, inner, strict=True)]
 
     def caption(
         self,

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import redact
 from unipic.pipeline.images.encode import encode
+from unipic.pipeline.images.fit import unpadded
 from unipic.pipeline.job import ImageParams, Job
 from unipic.pipeline.lineage import LINEAGE, lineage_id, row_params, sha256, to_row
 from unipic.pipeline.manifests.reading import read_rows
@@ -85,7 +86,7 @@ def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list
         out = {name: row.get(name) for name in ("id", "sample", "source", "prompt")}
         out |= {"instruction": row["prompt"], "question": row["prompt"]}
         if isinstance(job.params, ImageParams):
-            data = _encoded(row["answer"], job, job.params, lineage)
+            data = _encoded(row["answer"], row["inner_px"], job, job.params, lineage)
             out["image"], beside = _placed(unit, row, data, job)
             files |= beside
         else:
@@ -96,8 +97,12 @@ def data_rows(unit: Unit, answered: pa.Table, context: RunContext) -> tuple[list
     return rows, files
 
 
-def _encoded(raw: bytes, job: Job, params: ImageParams, lineage: Mapping[str, Any]) -> bytes:
+def _encoded(
+    raw: bytes, inner_px: Sequence[int] | None, job: Job, params: ImageParams, lineage: Mapping[str, Any]
+) -> bytes:
     pixels = np.frombuffer(raw, np.uint8).reshape(job.image_size, job.image_size, 3)
+    if inner_px is not None:
+        pixels = unpadded(pixels, inner_px)
     facts = {name: str(lineage[name]) for name in ("lineage_id", "task", "seed", "checkpoint")}
     facts["prompt"] = str(lineage["prompt_sent"])
     return encode(pixels, image_format=params.image_format, quality=params.quality, facts=facts)

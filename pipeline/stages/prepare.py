@@ -16,7 +16,7 @@ from unipic.pipeline.errors import OutputError, RejectionKind, RowError, redact_
 from unipic.pipeline.images.decode import ImageLimits, decode
 from unipic.pipeline.images.encode import facts_of
 from unipic.pipeline.images.fetch import fetch
-from unipic.pipeline.images.fit import fit
+from unipic.pipeline.images.fit import fit, inner_size
 from unipic.pipeline.images.http import HttpSource
 from unipic.pipeline.images.own_store import OwnStore
 from unipic.pipeline.job import CaptionParams, EditParams, ImageParams
@@ -38,7 +38,10 @@ DEADLY = "2 processes died while they read or decoded this row alone"
 
 @dataclass(frozen=True)
 class _Image:
+    """Attributes: inner_px: as in `PREPARED`."""
+
     pixels: bytes
+    inner_px: list[int] | None
     source: str
     sha256: str
     parent: str | None
@@ -116,6 +119,7 @@ def _record(work: _Work, at: int) -> list[dict[str, Any]]:
         if "image" in work.roles:
             image = _image(value["image"], work)
             record |= {"pixels": image.pixels, "source": image.source, "input_sha256": image.sha256}
+            record["inner_px"] = image.inner_px
             record["parent"] = _parent(work.rows, at) or image.parent
     except RowError as error:
         record["fault"] = {"kind": error.kind, "message": str(error), "stage": "prepare", "attempts": 1}
@@ -221,8 +225,12 @@ def _image(value: object, work: _Work) -> _Image:
         http=HttpSource(deadline_s=source.http_deadline_s) if source.allow_http else None,
         own=work.own,
     )
-    pixels = fit(decode(fetched.data, limits), task=job.task, image_size=job.image_size)
-    return _Image(pixels.tobytes(), fetched.source, fetched.sha256, parent_id(facts_of(fetched.data).get("lineage_id")))
+    image = decode(fetched.data, limits)
+    pad = isinstance(job.params, EditParams) and job.params.fit == "pad"
+    pixels = fit(image, task=job.task, image_size=job.image_size, pad=pad).tobytes()
+    inner_px = inner_size(image, job.image_size) if pad else None
+    parent = parent_id(facts_of(fetched.data).get("lineage_id"))
+    return _Image(pixels, inner_px, fetched.source, fetched.sha256, parent)
 
 
 def _whereabouts(unit: Unit, context: RunContext) -> tuple[str, str]:

@@ -20,6 +20,7 @@ _ROW = [
     ("seed", pa.int64()),
 ]
 _SOURCE = [
+    ("inner_px", pa.list_(pa.int32())),  # [width, height] of an image inside the square it was padded to; else null
     ("source", pa.string()),
     ("input_sha256", pa.string()),
     ("parent", pa.string()),  # lineage id of the row whose output the image is

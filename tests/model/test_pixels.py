@@ -55,3 +55,16 @@ def test_every_pixel_value_survives_the_way_in_and_out() -> None:
 
 def test_values_beyond_the_range_are_clamped() -> None:
     assert pixels.to_uint8(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("size", "inner"), [((300, 200), (24, 16)), ((200, 300), (16, 24)), ((24, 24), (24, 24)), ((9000, 1), (24, 1))]
+)
+def test_an_edit_that_pads_sees_the_whole_image_on_grey_and_gives_back_its_ratio(
+    size: tuple[int, int], inner: tuple[int, int]
+) -> None:
+    fitted = pixels.fit(Image.new("RGB", size, RED), task="edit", image_size=24, pad=True)
+    assert pixels.inner_size(*size, 24) == inner
+    centre = pixels.unpadded(fitted, inner)
+    assert centre.shape == (inner[1], inner[0], 3) and (centre == RED).all(), "no grey mixes into the image's edges"
+    assert (fitted == pixels.GREY).all(axis=2).sum() == 24 * 24 - inner[0] * inner[1]

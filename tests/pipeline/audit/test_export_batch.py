@@ -52,7 +52,9 @@ def test_requests_for_images_come_back_as_results_and_errors_in_their_order(tmp_
     assert (said["type"], said["code"]) == ("invalid_request_error", "UnsupportedRequest")
     assert "images of 1024x1024, and this job makes 16x16" in said["message"]
     request = lines(to)[0]["response"]["request_id"]
-    assert trace(job.output.uri, request, STORAGE)[0].lineage["prompt"] == "fox 0", "trace finds a result's request"
+    assert trace(job.output.uri, request, STORAGE)[0].lineage["prompt_sent"] == "fox 0", (
+        "trace finds a result's request"
+    )
 
 
 def test_captions_come_back_as_chat_completions(tmp_path: Path) -> None:
