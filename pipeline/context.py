@@ -12,7 +12,7 @@ from unipic.pipeline.errors import EngineError
 from unipic.pipeline.job import Job
 from unipic.pipeline.places import BUILTIN_CHECKPOINT
 from unipic.pipeline.storage.options import StorageOptions
-from unipic.pipeline.storage.paths import is_s3, local_path
+from unipic.pipeline.storage.paths import is_remote, local_path
 from unipic.pipeline.storage.storage import Storage
 
 
@@ -68,7 +68,7 @@ class RunContext:
         """A path of the job that is relative, or ""."""
         job = self.job
         places = (job.output.uri, job.model.checkpoint, job.input.image_root or "")
-        local = (one for one in places if one and one != BUILTIN_CHECKPOINT and not is_s3(one))
+        local = (one for one in places if one and one != BUILTIN_CHECKPOINT and not is_remote(one))
         return next((one for one in local if not os.path.isabs(local_path(one))), "")
 
     def __getstate__(self) -> dict[str, object]:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from unipic.pipeline.closed import INTEGER_AS_FLOAT, Closed, Real
 from unipic.pipeline.params import CaptionParams, EditParams, ImageParams
-from unipic.pipeline.places import Checkpoint, Place
+from unipic.pipeline.places import Checkpoint, Place, Source
 from unipic.pipeline.storage.options import StorageOptions
 
 Task = Literal["generate", "edit", "caption"]
@@ -45,10 +45,10 @@ COLUMNS_OF_REQUESTS = {"id": "custom_id", "prompt": "prompt", "image": "image", 
 class Input(Closed):
     """Where the rows come from."""
 
-    manifest: Place = Field(
+    manifest: Source = Field(
         min_length=1,
         description="Parquet, JSON, JSONL, CSV, TSV or text with a prompt a line, all but Parquet also as .gz or .zst: "
-        "a file, a glob, a folder; or a folder of images; or WebDataset tars. Local or s3://.",
+        "a file, a glob, a folder; or a folder of images; or WebDataset tars. Local, s3://, gs://, az:// or hf://.",
     )
     format: Format = Field(
         default="auto",
@@ -58,7 +58,7 @@ class Input(Closed):
         default_factory=lambda: Columns(), description="Maps what the task needs to the manifest's columns."
     )
     keep: tuple[str, ...] = Field(default=(), description="Further manifest columns to copy into the output rows.")
-    image_root: Place | None = Field(
+    image_root: Source | None = Field(
         default=None,
         description="Folder that relative image paths start from; default: the manifest file's own folder.",
     )

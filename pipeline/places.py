@@ -1,4 +1,4 @@
-"""Where a job's manifest, checkpoint and output may be: a local path or an `s3://` address, checked as text alone."""
+"""Where a job's data may be, checked as text alone: a local path or an `s3://` address; for what is only read, more."""
 
 from __future__ import annotations
 
@@ -8,8 +8,20 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+READ_ONLY = ("gs://", "az://", "hf://")
+"""Begin addresses that manifests and images are also read from, through fsspec."""
 _ELSEWHERE = re.compile(r"(?!s3://|file:///)([A-Za-z][A-Za-z0-9+.-]*://|(?:file|ftps?|https?|data):)", re.IGNORECASE)
 _VARIABLE = re.compile(r"(?:^|/)\$[A-Za-z_]|\$\{")
+
+
+def _readable(value: str) -> str:
+    if value.startswith(READ_ONLY) and "\0" not in value and not _VARIABLE.search(value):
+        return value
+    try:
+        return _local_or_s3(value)
+    except ValueError as error:
+        others = " or ".join((", ".join(READ_ONLY[:-1]), READ_ONLY[-1]))
+        raise ValueError(f"{error}; {others} would be read, too" if _ELSEWHERE.match(value) else str(error)) from None
 
 
 def _local_or_s3(value: str) -> str:
@@ -36,4 +48,5 @@ BUILTIN_CHECKPOINT = "builtin:tiny"
 """The small trained checkpoint inside the installed package, wherever a machine has it."""
 
 Place = Annotated[str, AfterValidator(_local_or_s3)]
+Source = Annotated[str, AfterValidator(_readable)]
 Checkpoint = Annotated[Place, AfterValidator(_known_builtin)]

@@ -20,7 +20,7 @@ from unipic.pipeline.records import UnitId
 from unipic.pipeline.stages.checkpoint_cache import CheckpointInfo, describe, verify
 from unipic.pipeline.stages.engine import with_trained_size
 from unipic.pipeline.storage.errors import credentials_at_fault
-from unipic.pipeline.storage.paths import is_s3, local_path
+from unipic.pipeline.storage.paths import is_remote, local_path
 from unipic.pipeline.storage.storage import Storage
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def check_place(output_uri: str, manifest_folder: str, storage: Storage) -> None
             remedy="Choose a folder below it, or another one.",
         )
     above = output.rpartition("/")[0]
-    while above.count("/") > (2 if is_s3(output) else 0):
+    while above.count("/") > (2 if is_remote(output) else 0):
         if _is_output(above, storage):
             raise OutputError(
                 f"{output_uri} is inside {above}, which is another job's output.",
@@ -120,7 +120,7 @@ def _is_output(folder: str, storage: Storage) -> bool:
 
 
 def _whole(uri: str) -> str:
-    return uri.rstrip("/") if is_s3(uri) else os.path.realpath(local_path(uri))
+    return uri.rstrip("/") if is_remote(uri) else os.path.realpath(local_path(uri))
 
 
 def preflight(job: Job, storage: Storage) -> tuple[RunContext, Manifest, Ledger]:

@@ -14,7 +14,7 @@ from unipic.pipeline.lineage import from_row
 from unipic.pipeline.output.layout import unit_of
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import file_key
-from unipic.pipeline.storage.paths import is_s3, join, local_path
+from unipic.pipeline.storage.paths import is_remote, join, local_path
 from unipic.pipeline.storage.storage import Storage
 
 MOST_FOLDERS = 100  # looked at beside one folder
@@ -41,12 +41,12 @@ def find_beside(near: Iterable[str], lineage: Mapping[str, Any], storage: Storag
 
 
 def _parent(folder: str) -> str:
-    return folder.rpartition("/")[0] if is_s3(folder) else os.path.dirname(local_path(folder)) or "."
+    return folder.rpartition("/")[0] if is_remote(folder) else os.path.dirname(local_path(folder)) or "."
 
 
 def _folders(parent: str, storage: Storage) -> Iterator[str]:
     """The folders directly in `parent`; on S3 one request finds each."""
-    if not is_s3(parent):
+    if not is_remote(parent):
         with suppress(OSError), os.scandir(parent) as found:
             yield from sorted(one.path for one in found if one.is_dir())
         return

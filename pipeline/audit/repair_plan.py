@@ -23,7 +23,7 @@ from unipic.pipeline.records import ManifestFile, Receipt, Revision, Unit, UnitI
 from unipic.pipeline.stages.engine import device_of
 from unipic.pipeline.stages.prepare import prepare
 from unipic.pipeline.storage.parquet import read_part
-from unipic.pipeline.storage.paths import is_s3, local_path
+from unipic.pipeline.storage.paths import is_remote, local_path
 from unipic.pipeline.storage.storage import Storage
 
 
@@ -117,7 +117,7 @@ def _job(output_uri: str, storage: Storage, run: Run, size: int | None) -> Job:
 def _place(output_uri: str, job: Job) -> str:
     """The output's address as the job spells it, where that is the same place; else as given."""
     there, here = (
-        uri.rstrip("/") if is_s3(uri) else os.path.abspath(local_path(uri)) for uri in (job.output.uri, output_uri)
+        uri.rstrip("/") if is_remote(uri) else os.path.abspath(local_path(uri)) for uri in (job.output.uri, output_uri)
     )
     return job.output.uri if there == here else output_uri
 

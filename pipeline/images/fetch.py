@@ -29,12 +29,13 @@ from unipic.pipeline.images.archives import archive_kind
 from unipic.pipeline.images.decode import ImageLimits, too_many_bytes
 from unipic.pipeline.images.http import HttpSource
 from unipic.pipeline.images.own_store import OwnStore
+from unipic.pipeline.places import READ_ONLY
 from unipic.pipeline.storage.errors import TooManyBytes, credentials_at_fault
-from unipic.pipeline.storage.paths import is_s3, join, local_path
+from unipic.pipeline.storage.paths import is_remote, join, local_path
 from unipic.pipeline.storage.storage import Storage
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
-_NEVER_PATHS = {"http", "https", "file", "ftp", "ftps", "data", "gs", "gcs", "hdfs", "javascript"}
+_NEVER_PATHS = {"http", "https", "file", "ftp", "ftps", "data", "gs", "gcs", "az", "hf", "hdfs", "javascript"}
 _WEB = re.compile(r"^https?:", re.IGNORECASE)
 _USERINFO = re.compile(r"^[A-Za-z0-9+.-]+://[^/]*@")
 
@@ -148,10 +149,14 @@ def _unaliased(path: str, alias: str) -> str:
 
 def _resolve(path: str, root: str, allow_outside_root: bool) -> str:
     scheme = _SCHEME.match(path)
-    if scheme is not None and scheme[1].lower() != "s3" and ("://" in path or scheme[1].lower() in _NEVER_PATHS):
+    known = path.startswith("s3://") or (
+        path.startswith(READ_ONLY) and path.partition("/")[0] == root.partition("/")[0]
+    )
+    if scheme is not None and not known and ("://" in path or scheme[1].lower() in _NEVER_PATHS):
         raise RowError(
             RejectionKind.FORBIDDEN_SOURCE,
-            f"{_shown(path)} is a {scheme[1].lower()}: address; pictures come from paths and s3:// only.",
+            f"{_shown(path)} is a {scheme[1].lower()}: address; pictures come from paths, s3:// and the manifest's own "
+            "store only.",
             remedy="Copy the pictures to a folder or a bucket, or put their bytes into the manifest."
             + (" Or set input.allow_http." if _WEB.match(path) else ""),
         )
@@ -159,16 +164,16 @@ def _resolve(path: str, root: str, allow_outside_root: bool) -> str:
         raise RowError(
             RejectionKind.FORBIDDEN_SOURCE, f"{_shown(path)} holds a user name, a password or a null character."
         )
-    if path.startswith("s3://"):
+    if known:
         if ".." in path.split("/"):
-            raise RowError(RejectionKind.FORBIDDEN_SOURCE, f'{_shown(path)} holds "..", which no S3 key needs.')
+            raise RowError(RejectionKind.FORBIDDEN_SOURCE, f'{_shown(path)} holds "..", which no key needs.')
         return path
-    if is_s3(root) and not path.startswith("/"):
+    if is_remote(root) and not path.startswith("/"):
         below = posixpath.normpath(path)
         if below == ".." or below.startswith("../"):
             raise _outside(path, root)
         return join(root, below)
-    if is_s3(root):
+    if is_remote(root):
         if not allow_outside_root:
             raise _outside(path, root)
         return path

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from unipic.pipeline.errors import RejectionKind, RowError, StorageUnavailable
-from unipic.pipeline.storage.paths import is_s3
+from unipic.pipeline.storage.paths import is_remote
 from unipic.pipeline.storage.storage import Storage
 
 RETRY = "`unipic run … --retry-rejected` tries again."
@@ -20,19 +20,19 @@ class OwnStore:
     """
 
     def __init__(self, places: Sequence[str], storage: Storage) -> None:
-        self._places = [place for place in places if is_s3(place)]
+        self._places = [place for place in places if is_remote(place)]
         self._storage = storage
         self._lock = threading.Lock()
         self._unreachable: set[str] = set()
 
     def owns(self, uri: str) -> bool:
         """Whether `uri` is where the job's own data is: on this machine, or in a bucket of its manifest or output."""
-        return not is_s3(uri) or _bucket(uri) in {_bucket(place) for place in self._places}
+        return not is_remote(uri) or _bucket(uri) in {_bucket(place) for place in self._places}
 
     def refuse_unreachable(self, uri: str) -> None:
         """Raises RowError where the bucket of `uri` was found unreachable."""
         with self._lock:
-            unreachable = is_s3(uri) and _bucket(uri) in self._unreachable
+            unreachable = is_remote(uri) and _bucket(uri) in self._unreachable
         if unreachable:
             raise _unavailable(uri)
 
@@ -52,10 +52,8 @@ class OwnStore:
 
 
 def _bucket(uri: str) -> str:
-    return uri.removeprefix("s3://").partition("/")[0]
+    return "/".join(uri.split("/", 3)[:3])
 
 
 def _unavailable(uri: str) -> RowError:
-    return RowError(
-        RejectionKind.SOURCE_UNAVAILABLE, f"The bucket s3://{_bucket(uri)} cannot be reached.", remedy=RETRY
-    )
+    return RowError(RejectionKind.SOURCE_UNAVAILABLE, f"The bucket {_bucket(uri)} cannot be reached.", remedy=RETRY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.storage.file_times import local_time, touch_command
-from unipic.pipeline.storage.paths import is_s3
+from unipic.pipeline.storage.paths import is_remote
 from unipic.pipeline.storage.storage import FileInfo, Storage
 
 
@@ -17,7 +17,7 @@ def current_version(file: ManifestFile, storage: Storage) -> str:
     Raises:
         ManifestError: it is not the one that was planned.
     """
-    if file.version and is_s3(file.uri):
+    if file.version and is_remote(file.uri):
         return file.version
     return check_version(file, storage).version
 
@@ -28,7 +28,7 @@ def check_version(file: ManifestFile, storage: Storage) -> FileInfo:
     planned, found = file.version, info.version
     if planned in ("", found):
         return info
-    local = not is_s3(file.uri)
+    local = not is_remote(file.uri)
     how = "modification time" if local else "version"
     then, now = (local_time(one) if local else one for one in (planned, found))
     same = f" If its bytes are the same: {touch_command(file.uri, planned)}" if local else ""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from unipic.pipeline.errors import ManifestError
 from unipic.pipeline.storage.file_times import touch_command
 from unipic.pipeline.storage.parquet import read_parquet
-from unipic.pipeline.storage.paths import is_s3, relative
+from unipic.pipeline.storage.paths import is_remote, relative
 from unipic.pipeline.storage.storage import FileInfo
 
 _NAMES = "png apng jpg jpeg jpe jfif mpo webp bmp dib gif tif tiff avif avifs jp2 j2k j2c jpc jpf jpx ppm pgm pbm pnm"
@@ -77,7 +77,7 @@ def find_replaced(name: str, listing: pa.Table, present: Mapping[str, FileInfo])
         info = present.get(image)
         if info is not None and (info.size_bytes, info.version) != (sizes[row], versions[row]):
             rows.append(row)
-            only_time = info.size_bytes == sizes[row] and not is_s3(info.uri)
+            only_time = info.size_bytes == sizes[row] and not is_remote(info.uri)
             touch_commands.append(touch_command(info.uri, versions[row]) if only_time else "")
             sizes[row], versions[row] = info.size_bytes, info.version
     if not rows:

@@ -10,7 +10,7 @@ from unipic.pipeline.errors import EmptyManifest, ManifestError
 from unipic.pipeline.images.archives import archive_kind
 from unipic.pipeline.manifests import image_folder
 from unipic.pipeline.manifests.table_formats import refuse_tables
-from unipic.pipeline.storage.paths import is_s3, local_path, relative
+from unipic.pipeline.storage.paths import is_remote, local_path, relative
 from unipic.pipeline.storage.storage import FileInfo, Storage
 
 FORMATS = {
@@ -55,7 +55,7 @@ def find(manifest: str, storage: Storage, *, outside: str = "", tables: bool = T
     Raises:
         ManifestError: no file is there, or none but the job's own outputs; or it is a table of another format.
     """
-    uri = manifest if is_s3(manifest) else os.path.abspath(local_path(manifest))
+    uri = manifest if is_remote(manifest) else os.path.abspath(local_path(manifest))
     found = _at(uri, storage, tables=tables)
     others = _outside(found.files, found.folder, outside) if outside else found.files
     if not others:
@@ -113,7 +113,7 @@ def no_manifest(manifest: str, found: Sequence[FileInfo]) -> ManifestError:
 
 
 def _at(uri: str, storage: Storage, *, tables: bool) -> Found:
-    if not uri.endswith("/") and uri.count("/") > 2 * is_s3(uri) and storage.exists(uri):
+    if not uri.endswith("/") and uri.count("/") > 2 * is_remote(uri) and storage.exists(uri):
         return Found(uri.rpartition("/")[0], [storage.info(uri)], names_text=format_of(uri) == "txt")
     folder, rest = storage.parted(uri)
     if rest:
@@ -130,7 +130,7 @@ def _at(uri: str, storage: Storage, *, tables: bool) -> Found:
         refuse_tables(folder, set(names.values()), storage)
     found = [info for info in every if not _hidden(names[info.uri])]
     if not found:
-        if not is_s3(uri) and os.path.isdir(folder):
+        if not is_remote(uri) and os.path.isdir(folder):
             raise EmptyManifest(f"The folder {folder} is empty: no manifest and no images in it.")
         raise ManifestError(f"There is no manifest at {uri}: no file, and no folder with files in it.")
     readable = [info for info in every if format_of(info.uri) or image_folder.is_image(info.uri)]
@@ -139,9 +139,9 @@ def _at(uri: str, storage: Storage, *, tables: bool) -> Found:
 
 def _outside(found: Sequence[FileInfo], folder: str, output: str) -> list[FileInfo]:
     """Those of `found` that are none of the outputs in `output`, whatever links lead to the two folders."""
-    if is_s3(folder) != is_s3(output):
+    if is_remote(folder) != is_remote(output):
         return list(found)
-    if is_s3(folder):
+    if is_remote(folder):
         there, real = output.rstrip("/"), folder
     else:
         there, real = os.path.realpath(local_path(output)).rstrip("/"), os.path.realpath(folder)

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from unipic.pipeline.errors import AccessDenied, ManifestError
-from unipic.pipeline.storage.paths import is_s3, join
+from unipic.pipeline.storage.paths import is_remote, join
 from unipic.pipeline.storage.storage import Storage
 
 LEVELS_UP = 3  # above the manifest's folder: a table's data is a level or two below what says that it is one
@@ -76,7 +76,7 @@ def refuse_tables(folder: str, paths: Collection[str], storage: Storage) -> None
             raise _refused(kind, folder)
     above = folder.rstrip("/")
     for _ in range(1 + LEVELS_UP):
-        if above.count("/") < (3 if is_s3(folder) else 1):
+        if above.count("/") < (3 if is_remote(folder) else 1):
             return
         for kind in _FORMATS:
             if kind.sign and _has(join(above, kind.sign), kind, storage):

@@ -13,7 +13,7 @@ from unipic.pipeline.errors import ManifestError, ObjectMissing, StorageError
 from unipic.pipeline.records import ManifestFile
 from unipic.pipeline.storage.errors import TooManyBytes
 from unipic.pipeline.storage.file_times import local_time, touch_command
-from unipic.pipeline.storage.paths import is_s3
+from unipic.pipeline.storage.paths import is_remote
 from unipic.pipeline.storage.storage import Storage
 
 LARGEST_DIGESTED = 64 * 2**20
@@ -91,7 +91,12 @@ def digests_of(known: Mapping[str, str], files: Sequence[ManifestFile], storage:
     out = dict(known)
     left = DIGESTED_BYTES
     for file in files:
-        if file.name in out or not file.version or is_s3(file.uri) or file.source_bytes > min(left, LARGEST_DIGESTED):
+        if (
+            file.name in out
+            or not file.version
+            or is_remote(file.uri)
+            or file.source_bytes > min(left, LARGEST_DIGESTED)
+        ):
             continue
         left -= file.source_bytes
         if (found := _sha256(file, storage)) is not None:
@@ -123,7 +128,7 @@ def _how_changed(before: ManifestFile, now: ManifestFile, *, read: bool) -> Chan
         return Changed(now.name, said)
     if read:
         return Changed(now.name, "it has other bytes of the same size")
-    if is_s3(now.uri) or is_s3(before.uri):
+    if is_remote(now.uri) or is_remote(before.uri):
         return Changed(now.name, f"its version was {before.version}, now it is {now.version}")
     said = f"its modification time was {local_time(before.version)}, now it is {local_time(now.version)}"
     return Changed(now.name, said, touch_command(now.uri, before.version))

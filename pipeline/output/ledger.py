@@ -26,7 +26,7 @@ from unipic.pipeline.output.run_record import Epoch, Identity, Run, fingerprint_
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, Part, Receipt, Revision, Unit, UnitId
 from unipic.pipeline.storage.parquet import read_parquet, read_part
-from unipic.pipeline.storage.paths import is_s3, join, local_path, relative
+from unipic.pipeline.storage.paths import is_remote, join, local_path, relative
 from unipic.pipeline.storage.read_ahead import read_ahead
 from unipic.pipeline.storage.storage import Storage
 
@@ -49,7 +49,7 @@ class Ledger:
 
     def path_of(self, uri: str) -> str:
         """`uri` backwards, for addresses that a listing of this output, or `uri`, gave."""
-        if is_s3(self.output_uri):
+        if is_remote(self.output_uri):
             return relative(uri, self.output_uri)
         return relative(local_path(uri), local_path(self.output_uri))
 
@@ -63,7 +63,7 @@ class Ledger:
             suffix=suffix,
             recursive=recursive,
             prefix=prefix,
-            start_after=behind if is_s3(behind) else local_path(behind),
+            start_after=behind if is_remote(behind) else local_path(behind),
         )
         return (self.path_of(one.uri) for one in listed)
 

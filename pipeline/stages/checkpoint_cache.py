@@ -16,7 +16,7 @@ from pathlib import Path
 from unipic.pipeline.errors import CheckpointError, ObjectMissing, StorageFull
 from unipic.pipeline.places import BUILTIN_CHECKPOINT
 from unipic.pipeline.storage.errors import TooManyBytes, from_system_write
-from unipic.pipeline.storage.paths import is_s3, join, local_path
+from unipic.pipeline.storage.paths import is_remote, join, local_path
 from unipic.pipeline.storage.storage import Storage
 
 CHUNK_BYTES = 8 << 20
@@ -114,7 +114,7 @@ def local_copy(uri: str, digest: str, storage: Storage) -> Path:
         raise CheckpointError(
             f"{info.uri} changed while the job ran: its digest was {digest[:12]}, now {info.digest[:12]}"
         )
-    if not is_s3(info.uri):
+    if not is_remote(info.uri):
         return Path(local_path(info.uri))
     cache = Path(os.environ.get("UNIPIC_CACHE") or Path.home() / ".cache" / "unipic") / "checkpoints"
     cache.mkdir(parents=True, exist_ok=True)

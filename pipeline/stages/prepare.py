@@ -29,7 +29,7 @@ from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import Unit
 from unipic.pipeline.stages.redaction import cell_without_signatures, readable, without_signatures
 from unipic.pipeline.stages.tables import KEEP, PREPARED
-from unipic.pipeline.storage.paths import is_s3
+from unipic.pipeline.storage.paths import is_remote
 
 FETCH_THREADS = 8  # images of one unit in flight at once: fetching waits on the network, Pillow frees the GIL
 LONGEST_SEED = 100  # characters; Python refuses to make a number of very many digits
@@ -241,7 +241,7 @@ def _whereabouts(unit: Unit, context: RunContext) -> tuple[str, str]:
     """
     root = context.job.input.image_root or unit.file.root
     folder, _, last = root.rstrip("/").rpartition("/")
-    if context.job.input.image_root is not None or last != "data" or is_s3(root):
+    if context.job.input.image_root is not None or last != "data" or is_remote(root):
         return root, ""
     try:
         run = Ledger(folder, context.storage).run()

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from unipic.pipeline.errors import redact_url
-from unipic.pipeline.storage.paths import is_s3, local_path
+from unipic.pipeline.storage.paths import is_remote, local_path
 
 _SCHEMES = rb"https?|s3[an]?|gs|az|abfss?|ftps?|sftp|ssh|git|hdfs|postgres(?:ql)?|mysql|mongodb(?:\+srv)?|rediss?"
 _SECRETS = (  # a plain sign, which is found at memory speed; what comes before it; the secret behind it
@@ -78,7 +78,7 @@ def _secrets(data: bytes | pa.Buffer) -> Iterator[tuple[int, int]]:
 
 def without_folders(text: str, folders: Iterable[str | None]) -> str:
     """`text` with paths below these local folders as paths relative to them: where a machine has them is its own."""
-    paths = {local_path(one).rstrip("/") for one in folders if one and not is_s3(one)}
+    paths = {local_path(one).rstrip("/") for one in folders if one and not is_remote(one)}
     absolute = {form(path) for path in paths if path for form in (os.path.abspath, os.path.realpath)}
     for path in sorted(absolute, key=len, reverse=True):
         text = text.replace(f"{path}/", "").replace(path, os.path.basename(path))

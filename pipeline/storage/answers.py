@@ -24,7 +24,7 @@ class Contact:
     """What is known of an endpoint: whether it ever answered, and whether any answer was one that only S3 gives."""
 
     answered: bool = False
-    is_s3: bool = False
+    is_remote: bool = False
 
 
 def checked_session(contact: Contact) -> type:
@@ -63,7 +63,7 @@ def _check(contact: Contact, request: Any, *, status: int, headers: dict[str, st
     if status == 200 and "list-type=2" in request.url and LIST_MARK not in body[:4096]:
         raise not_an_endpoint(endpoint_url, "something other than a listing")
     contact.answered = True
-    contact.is_s3 = contact.is_s3 or marks or b"<Error>" in body[:4096]
+    contact.is_remote = contact.is_remote or marks or b"<Error>" in body[:4096]
 
 
 def version_of(answer: dict[str, Any]) -> str:

@@ -6,25 +6,38 @@ import os
 import re
 
 from unipic.pipeline.errors import StorageError
+from unipic.pipeline.places import READ_ONLY
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 _MAGIC = re.compile(r"[*?\[]")
 
 
-def is_s3(uri: str) -> bool:
-    """Whether `uri` is on S3. Raises StorageError for other schemes than file:, and for what no path can hold."""
-    on_s3 = uri.startswith("s3://")
+def split_scheme(uri: str) -> tuple[str, str]:
+    """("gs", "bucket/key") of `gs://bucket/key`."""
+    scheme, _, path = uri.partition("://")
+    return scheme, path
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` is on S3 or in a store of `READ_ONLY`.
+
+    Raises StorageError for other schemes than file:, and for what no path can hold.
+    """
+    remote = uri.startswith(("s3://", *READ_ONLY))
     if "\0" in uri:
         raise StorageError(f"{uri!r} has a NUL character in it, which no path can hold.")
     try:
-        uri.encode() if on_s3 else os.fsencode(uri)
+        uri.encode() if remote else os.fsencode(uri)
     except UnicodeEncodeError:
         raise StorageError(f"{uri!r} has characters in it that are not valid Unicode.") from None
-    if on_s3:
+    if remote:
         return True
     scheme = _SCHEME.match(uri)
     if scheme is not None and scheme[1].lower() != "file" and "://" in uri:
-        raise StorageError(f"{uri} is neither a local path nor s3://.", remedy="Copy the data to one of them.")
+        raise StorageError(
+            f"{uri} is neither a local path nor s3://, {', '.join(READ_ONLY)}.",
+            remedy="Copy the data to one of them.",
+        )
     return False
 
 

@@ -107,7 +107,7 @@ class S3:
         try:
             answer = self._call(uri, "HEAD", lambda: self._client.head_object(**_address(uri)), waiting)
         except (ObjectMissing, AccessDenied):
-            if not self._contact.is_s3:  # a web server says 403 and 404, too; only the page behind it tells
+            if not self._contact.is_remote:  # a web server says 403 and 404, too; only the page behind it tells
                 self.get(uri, None, waiting)
             raise
         if answer.get("ContentLength") is None:

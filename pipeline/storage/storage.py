@@ -1,7 +1,7 @@
 """Access to stored bytes: local files and S3, conditional puts, attempts with backoff.
 
-A URI is a local path (absolute or relative) or `s3://bucket/key`. Every failure is one of `pipeline/errors.py`; only
-`StorageUnavailable` is worth another attempt, and by the time it is raised those attempts were made.
+A URI is a local path (absolute or relative) or `s3://bucket/key`; stores of `READ_ONLY` are read from. Every failure is
+one of `pipeline/errors.py`; only `StorageUnavailable` is worth another attempt, and those were made when it is raised.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import BinaryIO, TypeVar, cast
 from unipic.pipeline.errors import ObjectMissing, OutputError, StorageError, StorageUnavailable
 from unipic.pipeline.storage import local
 from unipic.pipeline.storage.errors import ConditionFailed, RequestUnsupported
+from unipic.pipeline.storage.fsspec_store import FsspecStore
 from unipic.pipeline.storage.options import StorageOptions
-from unipic.pipeline.storage.paths import glob_regex, is_s3, join, local_path, split_pattern
+from unipic.pipeline.storage.paths import glob_regex, is_remote, join, local_path, split_pattern
 from unipic.pipeline.storage.remote import DELETED_AT_ONCE, IF_ABSENT, Remote, if_version
 from unipic.pipeline.storage.waiting import Waiting, attempts
 
@@ -52,7 +53,8 @@ class Storage:
         self.options = options
         self._patience_s = patience_s
         self._conditional: dict[str, bool] = {}
-        self._remote = Remote(options, patience_s)
+        self._s3 = Remote(options, patience_s)
+        self._others = FsspecStore(options, patience_s)
 
     def __getstate__(self) -> tuple[StorageOptions, float | None, dict[str, bool]]:
         return self.options, self._patience_s, dict(self._conditional)
@@ -63,14 +65,14 @@ class Storage:
 
     def read(self, uri: str, *, max_bytes: int | None = None) -> bytes:
         """The whole object. Raises StorageError, naming both sizes, if it has more than `max_bytes`."""
-        if is_s3(uri):
-            return self._remote.get(uri, max_bytes=max_bytes)[0]
+        if is_remote(uri):
+            return self._remote(uri).get(uri, max_bytes=max_bytes)[0]
         return self._local(uri, lambda path: local.read(path, max_bytes))
 
     def read_versioned(self, uri: str, *, max_bytes: int | None = None) -> tuple[bytes, str]:
         """The whole object and its version, for `replace`: an ETag, or a digest of a local file's content."""
-        if is_s3(uri):
-            return self._remote.get(uri, max_bytes=max_bytes)
+        if is_remote(uri):
+            return self._remote(uri).get(uri, max_bytes=max_bytes)
         data = self.read(uri, max_bytes=max_bytes)
         return data, _digest(data)
 
@@ -80,21 +82,21 @@ class Storage:
         Args:
             info: from `list` or `info`, where the caller has it: saves a request.
         """
-        if not is_s3(uri):
+        if not is_remote(uri):
             return self._local(uri, local.open_file)
         from unipic.pipeline.storage.remote_file import RemoteFile
 
         found = info or self.info(uri)
 
         def read_range(start: int, size_bytes: int) -> bytes:
-            return self._remote.get_range(uri, start, size_bytes=size_bytes, version=found.version)
+            return self._remote(uri).get_range(uri, start, size_bytes=size_bytes, version=found.version)
 
         return cast(BinaryIO, RemoteFile(read_range, found.size_bytes))
 
     def write(self, uri: str, data: bytes) -> None:
         """Put all of `data` there, replacing what is there; readers see the old or the new, never a part."""
-        if is_s3(uri):
-            self._remote.put(uri, data)
+        if is_remote(uri):
+            self._remote(uri).put(uri, data)
         else:
             self._local(uri, lambda path: local.write(path, data))
 
@@ -122,17 +124,17 @@ class Storage:
         one's own, so `data` should hold something that only this writer writes. A store that ignores `If-Match` gets
         the check before the put, which leaves a moment for a race.
         """
-        if not is_s3(uri):
+        if not is_remote(uri):
             swapped = self._local(uri, lambda path: local.replace(path, data, lambda held: _digest(held) == version))
             return _digest(data) if swapped else None
         try:
             if not self._conditional.get(_store(uri), False) and self.info(uri).version != version:
                 return None
-            return self._remote.put(uri, data, if_version(version))
+            return self._remote(uri).put(uri, data, if_version(version))
         except ObjectMissing:
             return None
         except RequestUnsupported:
-            return self._remote.put(uri, data)
+            return self._remote(uri).put(uri, data)
         except ConditionFailed:  # perhaps by an earlier attempt of this put, whose answer was lost
             there = self._read_if_there(uri)
             return there[1] if there is not None and there[0] == data else None
@@ -145,16 +147,16 @@ class Storage:
         store = _store(folder_uri)
         if store not in self._conditional:
             probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")
-            if is_s3(folder_uri):
-                self._conditional[store] = self._remote.honours_conditions(probe)
+            if is_remote(folder_uri):
+                self._conditional[store] = self._remote(probe).honours_conditions(probe)
             else:
                 self._conditional[store] = self._local(probe, local.links_work)
         return self._conditional[store]
 
     def info(self, uri: str) -> FileInfo:
         """Raises ObjectMissing where there is no object (a folder is none)."""
-        if is_s3(uri):
-            size_bytes, version = self._remote.head(uri)
+        if is_remote(uri):
+            size_bytes, version = self._remote(uri).head(uri)
         else:
             size_bytes, version = self._local(uri, local.stat)
         return FileInfo(uri, size_bytes, version)
@@ -178,8 +180,10 @@ class Storage:
             start_after: a URI; only those behind it are listed.
             prefix: what names in the folder begin with; the store is asked for no others.
         """
-        if is_s3(folder_uri):
-            found = self._remote.list(folder_uri, recursive=recursive, start_after=start_after, prefix=prefix)
+        if is_remote(folder_uri):
+            found = self._remote(folder_uri).list(
+                folder_uri, recursive=recursive, start_after=start_after, prefix=prefix
+            )
         else:
             folder = local_path(folder_uri) or "."
             found = local.walk(folder, recursive=recursive, start_after=start_after, prefix=prefix)
@@ -187,7 +191,7 @@ class Storage:
 
     def glob(self, pattern: str) -> FileInfos:
         """Objects whose whole URI matches `*`, `?`, `[…]` (within one folder) and `**` (across folders), sorted."""
-        pattern = pattern if is_s3(pattern) else os.path.abspath(local_path(pattern))
+        pattern = pattern if is_remote(pattern) else os.path.abspath(local_path(pattern))
         folder, rest = self.parted(pattern)
         matches = re.compile(re.escape(f"{folder.rstrip('/')}/") + glob_regex(rest))
         recursive = "/" in rest or "**" in rest
@@ -207,8 +211,8 @@ class Storage:
 
     def delete(self, uri: str) -> None:
         """Remove an object; nothing happens where there is none."""
-        if is_s3(uri):
-            self._remote.delete(uri)
+        if is_remote(uri):
+            self._remote(uri).delete(uri)
         else:
             self._local(uri, local.delete)
 
@@ -217,8 +221,8 @@ class Storage:
         rest, count = iter(uris), 0
         while batch := [*islice(rest, DELETED_AT_ONCE)]:
             count += len(batch)
-            if is_s3(batch[0]):
-                self._remote.delete_all(batch)
+            if is_remote(batch[0]):
+                self._s3.delete_all(batch)
             else:
                 for uri in batch:
                     self.delete(uri)
@@ -230,9 +234,9 @@ class Storage:
         Raises:
             ObjectMissing: there is no `source`. Where another process moved it just now, `target` is there.
         """
-        if is_s3(source):
-            self._remote.copy(source, target)
-            self._remote.delete(source)
+        if is_remote(source):
+            self._remote(source).copy(source, target)
+            self._remote(source).delete(source)
         else:
             self._local(source, lambda path: local.move(path, local_path(target)))
 
@@ -242,7 +246,7 @@ class Storage:
         remedy = "The output needs permission to write, read and delete, and the store must be up."
         made: list[str] = []
         try:
-            if not is_s3(folder_uri):
+            if not is_remote(folder_uri):
                 made = self._local(folder_uri, local.make_folders)
             self.write(probe, b"probe")
             back = self.read(probe)
@@ -256,17 +260,20 @@ class Storage:
         if back != b"probe":
             raise OutputError(f"{folder_uri} gives back other bytes than were written.", remedy=remedy)
 
+    def _remote(self, uri: str) -> Remote | FsspecStore:
+        return self._s3 if uri.startswith("s3://") else self._others
+
     def _is_folder(self, uri: str) -> bool:
-        if not is_s3(uri):
+        if not is_remote(uri):
             return os.path.isdir(uri)
-        return next(self._remote.pages(uri, recursive=True), None) is not None
+        return next(self._remote(uri).pages(uri, recursive=True), None) is not None
 
     def _create(self, uri: str, data: bytes) -> bool:
         """False if something is there; on a store without conditions, a plain put."""
-        if not is_s3(uri):
+        if not is_remote(uri):
             return self._local(uri, lambda path: local.create(path, data))
         try:
-            self._remote.put(uri, data, IF_ABSENT)
+            self._remote(uri).put(uri, data, IF_ABSENT)
         except ConditionFailed:
             return False
         except RequestUnsupported:
@@ -286,7 +293,7 @@ class Storage:
 
 def _store(uri: str) -> str:
     """What `conditional` knows together: a bucket; a local folder stands for itself."""
-    return "/".join(uri.split("/", 3)[:3]) if is_s3(uri) else local_path(uri)
+    return "/".join(uri.split("/", 3)[:3]) if is_remote(uri) else local_path(uri)
 
 
 def _digest(data: bytes) -> str:

@@ -28,7 +28,7 @@ PLACES = {"manifest": "input.manifest", "image_root": "input.image_root", "check
 
 @pytest.mark.parametrize("field", FINE)
 @pytest.mark.parametrize(
-    "address", ["http://host/x", "HTTPS://host/x", "ftp://host/x", "ftp:x", "file:x", "file://host/x", "gs://b/x"]
+    "address", ["http://host/x", "HTTPS://host/x", "ftp://host/x", "ftp:x", "file:x", "file://host/x", "hdfs://b/x"]
 )
 def test_addresses_that_are_neither_local_nor_s3_are_refused_with_their_place(
     tmp_path: Path, field: str, address: str
@@ -38,6 +38,19 @@ def test_addresses_that_are_neither_local_nor_s3_are_refused_with_their_place(
     place = PLACES.get(field, "output.uri").replace(".", r"\.")
     with pytest.raises(SpecError, match=rf"job\.yaml:\d {place}: must be a local path or an s3:// address, got"):
         load_job(path)
+
+
+@pytest.mark.parametrize("address", ["gs://b/x", "az://c/x", "hf://datasets/o/n/x"])
+def test_stores_that_are_only_read_from_hold_manifests_and_images_and_nothing_else(
+    tmp_path: Path, address: str
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB.format(**{**FINE, "manifest": address, "image_root": address}))
+    assert load_job(path).input.manifest == address
+    for field in ("checkpoint", "uri"):
+        path.write_text(JOB.format(**{**FINE, field: address}))
+        with pytest.raises(SpecError, match=r"must be a local path or an s3:// address, got one that begins with"):
+            load_job(path)
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/x", "file:///srv/x", "/srv/x", "a:b/x", "C:x", "./http:/x"])
