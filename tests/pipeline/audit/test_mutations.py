@@ -14,6 +14,7 @@ from tests.fakes import make_job, write_prompts
 from tests.inprocess import retry_here, run_here
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.job import Job
+from unipic.pipeline.output.compaction import compact
 from unipic.pipeline.output.layout import EVENTS, REPORTS, RUNNING, SEAL, SET_ASIDE, WITHDRAWN
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.seal import seal
@@ -85,6 +86,10 @@ def finished(root: Path, kind: str) -> Job:
     retry_here(job)
     write_prompts(root / "manifest" / "b.parquet", ["x", "new", None, "z"])
     run_here(job, redo_changed=True)
+    if kind == "merged":
+        compact(Ledger(job.output.uri, Storage()))
+        write_prompts(root / "manifest" / "c.parquet", ["later", "", "later still"])
+        run_here(job)
     if kind != "captions":
         return job
     columns = {"id": "id", "image": "image"}
@@ -126,13 +131,13 @@ def _stored(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-@pytest.mark.parametrize("kind", ["inside", "beside", "captions"])
+@pytest.mark.parametrize("kind", ["inside", "beside", "merged", "captions"])
 def test_a_sample_of_changes_to_a_finished_output_is_found(tmp_path: Path, kind: str) -> None:
     assert sum(check_found(finished(tmp_path, kind), 40, 1, tmp_path).values()) > 20
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["inside", "beside", "captions"])
+@pytest.mark.parametrize("kind", ["inside", "beside", "merged", "captions"])
 def test_seven_hundred_changes_of_every_kind_to_a_finished_output_are_found(tmp_path: Path, kind: str) -> None:
     found = check_found(finished(tmp_path, kind), 704, 7, tmp_path)
     assert found.keys() == {mutate.__name__ for mutate in MUTATIONS}
