@@ -40,10 +40,11 @@ drills: $(READY)  ## the long tests: whole runs of the command line, killed work
 	$(PYTEST) -m slow
 
 RUNS ?= 200
+OVERLAPS ?= 300
 REAL ?= 25
 SEED ?= 1
-chaos: $(READY)  ## seeded faults until done, RUNS=200 without Ray, REAL=25 with it, from SEED=1 on
-	$(BIN)/python -m tests.chaos.command --runs $(RUNS) --real $(REAL) --seed $(SEED)
+chaos: $(READY)  ## seeded faults until done: RUNS=200 alone, OVERLAPS=300 of processes that overlap, REAL=25 with Ray
+	$(BIN)/python -m tests.chaos.command --runs $(RUNS) --overlaps $(OVERLAPS) --real $(REAL) --seed $(SEED)
 
 bench: $(READY)  ## speed of the pipeline, of planning and of one replica
 	$(BIN)/unipic bench pipeline

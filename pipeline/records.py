@@ -117,6 +117,7 @@ class Unit:
     Attributes:
         only: where rejected rows are retried, their (row, sample) pairs; () for the whole unit.
         revision: which commit of the unit this work is for.
+        restores: that commit is there, and files of it are damaged.
     """
 
     file: ManifestFile
@@ -124,6 +125,7 @@ class Unit:
     rows: int
     only: tuple[tuple[int, int], ...] = ()
     revision: Revision = Revision()
+    restores: bool = False
 
     @property
     def id(self) -> UnitId:

@@ -101,7 +101,7 @@ def run(
     if work.tally.units_left and not policy.check(work.tally, None):
         result = _execute(work, policy, reporter, address=address, verbose=verbose, make_engine=make_engine)
     else:
-        result = _conclude(work, policy, reporter)
+        result = finish(work, policy, reporter)
     _compact(work, result, reporter)
     reporter.report("done")
     return result
@@ -174,7 +174,7 @@ def _execute(
                 note(message)
             executor = RayExecutor(replace(work.context, job=job), supervisor, make_engine, watch)
             Driver(executor, work.queue, work.tally, policy, reporter, grace_s=job.limits.grace_s).drive()
-        result = _conclude(work, policy, reporter)
+        result = finish(work, policy, reporter)
         closing(result.outcome)
         return result
 
@@ -186,12 +186,13 @@ def _look_at_cluster(job: Job, *, can_grow: bool) -> tuple[Job, list[str]]:
     return placed, [message for message in messages if message]
 
 
-def _conclude(work: Work, policy: StopPolicy, reporter: Reporter) -> Result:
+def finish(work: Work, policy: StopPolicy, reporter: Reporter) -> Result:
+    """Publish what is committed, hold storage against what this run counted, and say how it ended."""
     if policy.fatal is not None:
         raise_fatal(policy.fatal)
-    published = publish_the_rest(work, policy, reporter)
     output = work.context.job.output.uri
-    seen = reconciled(work)
+    seen = reconciled(work)  # first: what it counts is published then, whichever run committed it
+    published = publish_the_rest(work, policy, reporter)
     result = conclude(work.tally, policy, seen, seconds=reporter.seconds, output=output, published=published)
     if note := bring_card_up_to_date(work, seen):
         reporter.note(note)

@@ -9,6 +9,7 @@ from unipic.pipeline.audit.report import Problem, ProblemKind
 from unipic.pipeline.audit.unit_audit import UnitAudit
 from unipic.pipeline.output.layout import (
     CARD,
+    CLAIMS,
     EPOCHS,
     EVENTS,
     LISTINGS,
@@ -37,6 +38,7 @@ from unipic.pipeline.storage.storage import PROBE
 SET_ASIDE_MAX_BYTES = 1 << 30  # objects are moved inside the store, but not every store moves larger ones
 WALKED = (*PUBLISHED, RECEIPTS, STAGING)
 FREE = {
+    CLAIMS: re.compile(r"[0-9a-f]{16}\.json"),
     EVENTS: re.compile(r"[0-9a-f-]{36}\.ndjson"),
     RUNNING: re.compile(r"[0-9a-f]{32}\.json"),
     REPORTS: re.compile(r"[0-9a-f]{16}-\d{10,18}-rows-\d+-\d+\.txt"),

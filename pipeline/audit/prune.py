@@ -37,7 +37,7 @@ def prune(job: Job, storage: Storage, *, remove: bool = False) -> list[ManifestF
         _check_prunable(ledger, record, gone)
     if not gone or not remove:
         return gone
-    taken = take_back(ledger, manifest)
+    taken = take_back(ledger, job, gone)
     now = ledger.recorded()
     write_card(ledger, job, now, counted(ledger, now))
     return taken

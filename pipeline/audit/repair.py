@@ -15,7 +15,7 @@ from unipic.pipeline.errors import JobError, ObjectMissing, OutputError
 from unipic.pipeline.execution.progress import OnProgress, Result
 from unipic.pipeline.output.claims import take_back_units
 from unipic.pipeline.output.heartbeat import refuse_beside_runs
-from unipic.pipeline.output.layout import RECEIPTS, SET_ASIDE, parse_receipt
+from unipic.pipeline.output.layout import RECEIPTS, SET_ASIDE, parse_part, parse_receipt
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.output.withdrawal import paths_of, withdraw
@@ -66,7 +66,7 @@ def repair(
         stop: set it to end the run of the damaged units early.
 
     Raises:
-        JobError: another run is at work there.
+        JobError: another run is at work there, or was while the output was audited.
         StorageUnavailable: the store does not answer now.
         UniPicError: something that no retry can help ended the run of the damaged units.
     """
@@ -91,8 +91,16 @@ def repair(
 
 
 def clear(output_uri: str, storage: Storage, report: Report, plan: RepairPlan) -> Repaired:
-    """Prepare the output for the run that makes `plan`'s units again; set `report.foreign` aside."""
+    """Prepare the output for the run that makes `plan`'s units again; set `report.foreign` aside.
+
+    Raises:
+        JobError: an epoch was opened since the audit, which took what is of that epoch for foreign.
+    """
     ledger = Ledger(output_uri, storage)
+    if report.epoch and report.epoch != ledger.latest_epoch():
+        raise JobError(
+            f"another process changed {output_uri} while it was audited", remedy="Run the same command again."
+        )
     if plan.redone or plan.reset:
         epoch = take_back_units(ledger, plan.redone)
         record = replace(ledger.recorded(), epoch=epoch)
@@ -106,12 +114,24 @@ def clear(output_uri: str, storage: Storage, report: Report, plan: RepairPlan) -
         record = ledger.recorded()
         withdraw(ledger, record, record.epoch.since)
     for path in report.foreign:
-        _set_aside(ledger, path)
+        if not _is_committed(ledger, path):  # since the audit, by a worker that slept through it
+            _set_aside(ledger, path)
     try:
         swept = recover(ledger, ledger.snapshot(ledger.recorded()))
     except OutputError:  # run.json or an epoch is damaged: there is nothing to hold files against
         swept = 0
     return Repaired(len(plan.units), swept, len(report.foreign), plan.left)
+
+
+def _is_committed(ledger: Ledger, path: str) -> bool:
+    """Whether a receipt that is there now names this file; a part is published only after its receipt is put."""
+    named = parse_part(path)
+    if named is None:
+        return False
+    try:
+        return path in {part.path for part in ledger.receipt(named.unit, named.revision).parts}
+    except (ObjectMissing, OutputError):
+        return False
 
 
 def _set_aside(ledger: Ledger, path: str) -> None:

@@ -63,6 +63,7 @@ class Report:
     """What the audit found.
 
     Attributes:
+        epoch: the output's when the audit began; 0 where its record is damaged.
         rows, data, rejected: output rows planned, and found as data and as rejected rows.
         units: how many units have a sound receipt.
         counts: how many problems there are of each kind.
@@ -75,6 +76,7 @@ class Report:
     """
 
     output: str
+    epoch: int = 0
     rows: int = 0
     data: int = 0
     rejected: int = 0

@@ -52,6 +52,7 @@ def verify(
         return report
     for problem in _listing_problems(ledger, expectation):
         report.add(problem)
+    report.epoch = run.epoch.number
     for problem in _pack_problems(ledger, run):
         report.add(problem)
     snapshot = ledger.snapshot(run)

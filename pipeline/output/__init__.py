@@ -44,8 +44,10 @@ What a death leaves
 
 Why no interleaving loses or doubles a row
 ------------------------------------------
-- *Two attempts at one commit*: one receipt wins. The loser's files have other names and are never published. If its
-  bytes are equal it publishes them over equal bytes.
+- *Two attempts at one commit*: one receipt wins. The loser's files have other names and are never published, not even
+  where their bytes are equal: a retry may have taken rows of that commit back while the loser slept.
+- *A repair that makes a unit again* hands its files over to the staging folder of the committed attempt, and publishes
+  them from there: what takes that commit back takes them back, too.
 - *A writer that sleeps through a commit* finds the receipt taken at 3.
 - *A writer that sleeps through a redo, prune or repair*: if it staged before the withdrawal, its staged files are
   gone, and a later move finds nothing; if it stages after, the check at 2 comes after, too, and sees the new epoch. A
@@ -53,8 +55,10 @@ Why no interleaving loses or doubles a row
   during the withdrawal is found by the next run: only one that finds nothing left has the withdrawal on record.
 - *A publisher that sleeps* holds names that belong to its revision alone; when that was withdrawn, its source
   is gone. It can only do again what was done, or nothing.
-- *A retry of rejected rows* is the next revision: its receipt lists the data parts before it and its own. The rejected
-  part before is deleted, staged copy first, only after that receipt is there.
+- *A retry of rejected rows* is the next revision: its receipt lists the data parts before it and its own. Once that
+  receipt is there, the rejected part before is deleted, its staged copy first; then the retry's parts are published.
+  No reader sees a row twice; in between, readers do not see the retried rows.
+- *A run ends well* only after it has counted all receipts, and then published what they name, whoever put them.
 - *A writer that sleeps through a compaction* staged before it, and its staged files are gone; or it stages after, and
   its check sees the new epoch. A receipt that it still puts is of a commit that the pack has, and counts for nothing.
 - *Two compactions* open the same epoch: one is refused. A process that knows only earlier epochs leaves later packs

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from unipic.pipeline.errors import ObjectMissing
 from unipic.pipeline.output.layout import DATA, IMAGES, REJECTED, attempt_name, staged_path
-from unipic.pipeline.records import Unit
+from unipic.pipeline.records import Receipt, Unit
 from unipic.pipeline.storage.paths import join
 from unipic.pipeline.storage.storage import Storage
 
@@ -34,10 +34,25 @@ class Attempt:
     def publish(self) -> None:
         publish(self.name, self.paths, self.output_uri, self.storage)
 
+    def hand_over(self, committed: str) -> None:
+        """Hand what was staged over to the committed attempt: whoever takes that back takes it back, too."""
+        for path in self.paths:
+            source, target = (join(self.output_uri, staged_path(name, path)) for name in (self.name, committed))
+            self.storage.move(source, target)
+
     def discard(self) -> None:
         """Another attempt was committed: nothing of this one will ever be published."""
         for path in self.paths:
             self.storage.delete(join(self.output_uri, staged_path(self.name, path)))
+
+
+def supersede(before: Receipt, counts: Receipt, output_uri: str, storage: Storage) -> None:
+    """Take back the rejected rows of the commit before `counts`: what is staged first, so that no process that wakes
+    late publishes it. It comes before `counts` is published, so that readers see no row twice."""
+    for part in before.parts:
+        if part.path not in {one.path for one in counts.parts}:
+            storage.delete(join(output_uri, staged_path(before.attempt, part.path)))
+            storage.delete(join(output_uri, part.path))
 
 
 def publish(attempt: str, paths: Iterable[str], output_uri: str, storage: Storage) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from unipic.pipeline.errors import OutputError
+from unipic.pipeline.errors import ManifestError, OutputError
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.changes import changed, removed, settled
-from unipic.pipeline.output.layout import META, RUN, epoch_path, unit_of
+from unipic.pipeline.output.layout import CLAIMS, RUN, epoch_path, unit_of
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.pack_files import settle_packs, without_units
 from unipic.pipeline.output.run_record import Epoch, Identity, Run, next_epoch, redoing, without
@@ -26,8 +27,8 @@ from unipic.pipeline.output.withdrawal import finish_withdrawals, withdraw
 from unipic.pipeline.records import ManifestFile, UnitId
 
 ATTEMPTS = 20  # at opening an epoch while other processes open some, too
-CLAIMS = f"{META}/claims"
 SETTLE_S = 2.0  # longer than a small put takes, on a store that cannot decide between two
+LOOKS = 3  # at the announcement of another process, each 2 × SETTLE_S after the one before: it lives no longer
 
 
 def claim(
@@ -43,18 +44,22 @@ def claim(
 
     Raises:
         OutputError: the folder is another job's.
-        ManifestError: a manifest file, or an image that was answered, changed under its name.
+        ManifestError: a manifest file, or an image that was answered, changed under its name; or, where it is to be
+            redone, changed once more since `manifest` was discovered.
     """
+    announced: Counter[str] = Counter()
     for _ in range(ATTEMPTS):
         there = ledger.check_owner(job, checkpoint_digest)
         if there is None:
-            _claim_new(ledger, Identity.of(job, checkpoint_digest))
+            _claim_new(ledger, Identity.of(job, checkpoint_digest), announced)
             continue
         stored = there.epoch
         there = there.with_files(settled(there.files, there.digests, manifest.files, ledger.storage))
         if not redo_changed:
             check_unchanged(ledger, there, manifest, job)
         redone = _redone(there, manifest) if redo_changed else []
+        if redone:
+            _check_current(manifest, ledger.discover(job))
         ready = _with_listing(ledger, manifest)
         epoch = next_epoch(there, ready, ledger.storage, redone=redone)
         if redone:
@@ -74,8 +79,8 @@ def claim(
     raise OutputError(f"{ledger.output_uri} changes too fast to join", remedy="Run the same command again.")
 
 
-def take_back(ledger: Ledger, manifest: Manifest) -> list[ManifestFile]:
-    """Take back the rows of manifest files that are no longer there; `audit/prune.py` has the guards.
+def take_back(ledger: Ledger, job: Job, files: Sequence[ManifestFile]) -> list[ManifestFile]:
+    """Take back the rows of those of `files` that the manifest does not have; `audit/prune.py` has the guards.
 
     Returns:
         The files whose rows went.
@@ -83,7 +88,9 @@ def take_back(ledger: Ledger, manifest: Manifest) -> list[ManifestFile]:
     gone: list[ManifestFile] = []
 
     def next_one(run: Run) -> Epoch:
-        gone[:] = removed(run.files, manifest.files)
+        # Looked at after the epoch: a file that came back, and another run's rows of it, are left alone.
+        names = {one.name for one in files}
+        gone[:] = [one for one in removed(run.files, ledger.discover(job).files) if one.name in names]
         return _unpacked(ledger, run, without(run, gone))
 
     epoch = open_epoch(ledger, next_one)
@@ -122,6 +129,18 @@ def _unpacked(ledger: Ledger, run: Run, epoch: Epoch) -> Epoch:
     return replace(epoch, packs=without_units(ledger, run, is_gone))
 
 
+def _check_current(manifest: Manifest, now: Manifest) -> None:
+    """Refuse to redo for a manifest that is out of date: another run may have made the rows of the present one.
+
+    The epoch was read before `now` was looked at, so that a redo in between shows as a later epoch.
+
+    Raises:
+        ManifestError: it is.
+    """
+    if changed(manifest.files, now.files) or removed(manifest.files, now.files) or manifest.replaced != now.replaced:
+        raise ManifestError("The manifest changed while this run began.", remedy="Run the same command again.")
+
+
 def _redone(there: Run, manifest: Manifest) -> list[str]:
     """File keys of changed manifest files, and unit ids of replaced images."""
     keys = {one.name: one.key for one in manifest.files}
@@ -153,28 +172,36 @@ def _open(ledger: Ledger, epoch: Epoch) -> bool:
     return ledger.storage.put_if_absent(ledger.uri(epoch_path(epoch.number)), epoch.to_json())
 
 
-def _claim_new(ledger: Ledger, identity: Identity) -> None:
-    """Put `run.json` if there is none; the caller reads back whose it is."""
+def _claim_new(ledger: Ledger, identity: Identity, announced: Counter[str]) -> None:
+    """Put `run.json` if there is none; the caller reads back whose it is. Args: announced: as of `_claim_weakly`."""
     if ledger.storage.conditional(ledger.output_uri):
         ledger.storage.put_if_absent(ledger.uri(RUN), identity.to_json())
     else:
-        _claim_weakly(ledger, identity)
+        _claim_weakly(ledger, identity, announced)
 
 
-def _claim_weakly(ledger: Ledger, identity: Identity) -> None:
+def _claim_weakly(ledger: Ledger, identity: Identity, announced: Counter[str]) -> None:
     """Decide between claimants on a store that puts without conditions.
 
     Each announces itself, waits until every other's announcement must be there, and the first by name writes. A process
     that sleeps longer than that between its two steps can still collide with another.
+
+    Args:
+        announced: how often this process has seen each announcement of others. One that stays is of a process that
+            died: it decides nothing, and is deleted.
     """
-    token = secrets.token_hex(8)
-    mine = ledger.uri(f"{CLAIMS}/{token}.json")
+    name = f"{CLAIMS}/{secrets.token_hex(8)}.json"
+    mine = ledger.uri(name)
     ledger.storage.write(mine, json.dumps({"name": identity.name, "fingerprint": identity.fingerprint}).encode())
     try:
         time.sleep(SETTLE_S)
-        first = next(ledger.list(CLAIMS, suffix=".json"), "")
-        if first == f"{CLAIMS}/{token}.json":
+        others = [path for path in ledger.list(CLAIMS, suffix=".json") if path != name]
+        announced.update(others)
+        dead = [path for path in others if announced[path] > LOOKS]
+        ledger.storage.delete_all(map(ledger.uri, dead))
+        if not any(path < name for path in others if path not in dead):
             ledger.storage.put_if_absent(ledger.uri(RUN), identity.to_json())
+            ledger.storage.delete_all(map(ledger.uri, others))  # decided: theirs mean nothing any more
         else:
             time.sleep(SETTLE_S)
     finally:

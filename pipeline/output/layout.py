@@ -6,6 +6,7 @@
 <output>/images/<unit's file key>-<row>-<sample>.png    published images, where they are not inside the Parquet
 <output>/README.md                             the data-set card
 <output>/_unipic/run.json                      whose output this is; written once
+<output>/_unipic/claims/<process>.json         announcements of runs that claim a store without conditional puts
 <output>/_unipic/epochs/<number>.json          the manifest as recorded, one file an epoch; each written once
 <output>/_unipic/receipts/<unit>.json          one a commit; each written once
 <output>/_unipic/packs/<id>.e<epoch>.json      the receipts of the units in a pack; written once
@@ -32,6 +33,7 @@ from unipic.pipeline.records import Revision, Unit, UnitId
 META = "_unipic"
 CARD = "README.md"
 RUN = f"{META}/run.json"
+CLAIMS = f"{META}/claims"
 EPOCHS = f"{META}/epochs"
 RECEIPTS = f"{META}/receipts"
 PACKS = f"{META}/packs"

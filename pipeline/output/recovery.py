@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from unipic.pipeline.errors import OutputError
-from unipic.pipeline.output.attempt import publish
+from unipic.pipeline.errors import ObjectMissing, OutputError
+from unipic.pipeline.output.attempt import publish, supersede
 from unipic.pipeline.output.layout import (
     REJECTED,
     STAGING,
@@ -18,7 +18,7 @@ from unipic.pipeline.output.layout import (
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.pack_files import settle_packs
 from unipic.pipeline.output.snapshot import Snapshot
-from unipic.pipeline.records import Receipt
+from unipic.pipeline.records import Receipt, Revision
 
 
 def recover(ledger: Ledger, snapshot: Snapshot) -> int:
@@ -59,7 +59,12 @@ def _settle(ledger: Ledger, snapshot: Snapshot, files: list[StagedFile]) -> bool
     try:
         receipt = ledger.receipt(unit, revision)
         now = receipt if revision == latest else ledger.receipt(unit, latest)
+        if revision.number and revision == latest and receipt.attempt == attempt:
+            before = ledger.receipt(unit, Revision(since, revision.number - 1))
+            supersede(before, receipt, ledger.output_uri, ledger.storage)
     except OutputError:  # damaged: its audit says so, and repair needs what is staged
+        return False
+    except ObjectMissing:  # taken back since it was listed
         return False
     wanted = [one.path for one in files if receipt.attempt == attempt and _counts(one.path, now)]
     publish(attempt, wanted, ledger.output_uri, ledger.storage)

@@ -130,8 +130,8 @@ class Snapshot:
                 yield UnitId.of(key, at * self.rows_per_unit)
 
     def ready(self, unit: Unit) -> Unit:
-        """`unit` as the work for its first commit."""
-        return replace(unit, revision=Revision(self.run.since(unit.id)))
+        """`unit` as the work for its first commit, or to restore that where it is done."""
+        return replace(unit, revision=Revision(self.run.since(unit.id)), restores=unit.id in self)
 
     def left(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Those of `units` that are not done, ready for their first commit."""

@@ -20,7 +20,7 @@ from unipic.pipeline.context import RunContext
 from unipic.pipeline.crashpoints import crash_point
 from unipic.pipeline.errors import OutputError
 from unipic.pipeline.lineage import sha256
-from unipic.pipeline.output.attempt import Attempt
+from unipic.pipeline.output.attempt import Attempt, publish, supersede
 from unipic.pipeline.output.layout import (
     DATA,
     REJECTED,
@@ -28,7 +28,6 @@ from unipic.pipeline.output.layout import (
     parse_part,
     part_path,
     receipt_path,
-    staged_path,
 )
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.records import Facts, Part, Receipt, Revision, Unit
@@ -72,7 +71,18 @@ def commit(unit: Unit, answered: pa.Table, context: RunContext) -> Receipt:
         attempt.discard()
         return packed
     before = _before(unit, ledger)
-    return _commit(unit, _folded(before, receipt) if before else receipt, before, attempt, ledger)
+    receipt = _folded(before, receipt) if before else receipt
+    counts, ours = _commit(unit, receipt, ledger)
+    if before is not None:
+        supersede(before, counts, ledger.output_uri, ledger.storage)
+    if ours:
+        attempt.publish()
+    elif unit.restores and counts.parts == receipt.parts:
+        _restore(unit, counts, attempt, context, ledger)
+    else:
+        attempt.discard()
+    crash_point("commit.after_publish")
+    return counts
 
 
 def _stage(unit: Unit, answered: pa.Table, context: RunContext, attempt: Attempt) -> tuple[tuple[Part, ...], int]:
@@ -128,28 +138,26 @@ def _before(unit: Unit, ledger: Ledger) -> Receipt | None:
     return ledger.receipt(unit.id, Revision(revision.since, revision.number - 1)) if revision.number else None
 
 
-def _commit(unit: Unit, receipt: Receipt, before: Receipt | None, attempt: Attempt, ledger: Ledger) -> Receipt:
+def _commit(unit: Unit, receipt: Receipt, ledger: Ledger) -> tuple[Receipt, bool]:
+    """The receipt that counts, and whether it is `receipt`."""
     crash_point("commit.before_receipt")
     uri = ledger.uri(receipt_path(unit.id, unit.revision))
     ours = ledger.storage.put_if_absent(uri, receipt.to_json().encode())
     crash_point("commit.after_receipt")
-    counts = receipt if ours else ledger.receipt(unit.id, unit.revision)
-    if ours or counts.parts == receipt.parts:  # equal bytes: publishing them again does no harm, and may repair
-        attempt.publish()
-    else:
-        attempt.discard()
-    crash_point("commit.after_publish")
-    if before is not None:
-        _withdraw_rejected(before, counts, ledger)
-    return counts
+    return (receipt if ours else ledger.receipt(unit.id, unit.revision)), ours
 
 
-def _withdraw_rejected(before: Receipt, counts: Receipt, ledger: Ledger) -> None:
-    """Take the rejected rows of the commit before away: what is staged first, so that no late process publishes it."""
-    for part in before.parts:
-        if part.path not in {one.path for one in counts.parts}:
-            ledger.storage.delete(ledger.uri(staged_path(before.attempt, part.path)))
-            ledger.storage.delete(ledger.uri(part.path))
+def _restore(unit: Unit, counts: Receipt, attempt: Attempt, context: RunContext, ledger: Ledger) -> None:
+    """Publish equal bytes in place of damaged files: from where the committed attempt staged its own.
+
+    Whatever takes that commit back deletes them there, or is seen by the check; where a retry came next, recovery
+    publishes what of them still counts.
+    """
+    attempt.hand_over(counts.attempt)
+    _check_epoch(unit, context, ledger)
+    following = Revision(unit.revision.since, unit.revision.number + 1)
+    if not ledger.storage.exists(ledger.uri(receipt_path(unit.id, following))):
+        publish(counts.attempt, attempt.paths, ledger.output_uri, ledger.storage)
 
 
 def _folded(before: Receipt, retry: Receipt) -> Receipt:

@@ -1,6 +1,8 @@
-"""`make chaos RUNS=200 SEED=1 REAL=25`: drills in numbers, and the table of what came of them.
+"""`make chaos RUNS=200 OVERLAPS=300 REAL=25 SEED=1`: drills in numbers, and the table of what came of them.
 
-`--runs` drills without Ray begin at `--seed`; `--real` more with Ray, kill -9 and a real S3 server begin at the same.
+`--runs` drills without Ray begin at `--seed`. So do `--overlaps` schedules of processes that are frozen and woken while
+others redo, prune and retry; half of them on a store without conditional puts, the others on one with them and on a
+local disk by turns. So do `--real` drills with Ray, kill -9 and a real S3 server.
 Exit 1 where a promise broke; each broken drill is printed with the command that repeats it.
 """
 
@@ -18,10 +20,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.drill import Verdict, drill
+from tests.chaos.overlap_drill import overlap_drill
 from tests.chaos.real import real_drill
-from tests.servers import ENV, rclone_s3
+from tests.servers import ENV, moto_s3, rclone_s3
 
 SAY_EVERY_S = 10.0
+COUNTED = (
+    "lives",
+    "rows",
+    "rows_lost",
+    "rows_doubled",
+    "parts_that_differ",
+    "rows_redone",
+    "green_with_work_missing",
+)
 
 
 @dataclass
@@ -37,13 +49,14 @@ class Total:
     rows_doubled: int = 0
     parts_that_differ: int = 0
     rows_redone: int = 0
+    green_with_work_missing: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[int] = field(default_factory=list)
 
     def add(self, verdict: Verdict) -> None:
         self.runs += 1
         self.faults.update(verdict.faults)
-        for name in ("lives", "rows", "rows_lost", "rows_doubled", "parts_that_differ", "rows_redone"):
+        for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(verdict, name))
         if not verdict.ok:
             self.broken.append(verdict.seed)
@@ -61,6 +74,7 @@ class Total:
             ("rows doubled", self.rows_doubled),
             ("parts that differ", self.parts_that_differ),
             ("rows redone", self.rows_redone),
+            ("runs green with work missing", self.green_with_work_missing),
             ("broken drills", len(self.broken)),
         ]
         faults = [(f"  {kind}", times) for kind, times in sorted(self.faults.items())]
@@ -87,20 +101,36 @@ def each(total: Total, count: int, seed: int, one: Callable[[int, Path], Verdict
     return total
 
 
+def _overlaps(count: int, seed: int) -> Total:
+    total = Total("overlapping processes", "RUNS=0 REAL=0 OVERLAPS=1 SEED={seed}")
+    with tempfile.TemporaryDirectory(prefix="s3") as folder, rclone_s3(Path(folder)) as weak, moto_s3() as strong:
+
+        def one(seed: int, root: Path) -> Verdict:
+            server = weak if seed % 2 == 0 else strong if seed % 4 == 1 else None
+            if server is None:
+                return overlap_drill(seed, root, str(root / "out"), {})
+            return overlap_drill(seed, root, f"{server.bucket()}/out", {"endpoint_url": server.endpoint_url})
+
+        return each(total, count, seed, one)
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Seeded faults, restarts until done, and what is held afterwards.")
     parser.add_argument("--runs", type=int, default=200, help="drills without Ray")
+    parser.add_argument("--overlaps", type=int, default=0, help="schedules of overlapping processes over real stores")
     parser.add_argument("--real", type=int, default=0, help="drills with Ray, kill -9 and a real S3 server")
     parser.add_argument("--seed", type=int, default=1, help="of the first drill")
     asked = parser.parse_args(arguments)
     os.environ.update({**ENV, "RAY_AUTH_MODE": "disabled"})
     totals = []
     if asked.runs:
-        here = Total("without Ray", "RUNS=1 REAL=0 SEED={seed}")
+        here = Total("without Ray", "RUNS=1 OVERLAPS=0 REAL=0 SEED={seed}")
         totals.append(each(here, asked.runs, asked.seed, drill))
+    if asked.overlaps:
+        totals.append(_overlaps(asked.overlaps, asked.seed))
     if asked.real:
         with tempfile.TemporaryDirectory(prefix="s3") as folder, rclone_s3(Path(folder)) as server:
-            real = Total("real Ray, kill -9, S3", "RUNS=0 REAL=1 SEED={seed}")
+            real = Total("real Ray, kill -9, S3", "RUNS=0 OVERLAPS=0 REAL=1 SEED={seed}")
             totals.append(each(real, asked.real, asked.seed, lambda seed, root: real_drill(seed, root, server)))
     print()
     for total in totals:

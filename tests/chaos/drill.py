@@ -36,11 +36,13 @@ class Verdict:
     parts_that_differ: int = 0
     units_redone: int = 0
     rows_redone: int = 0
+    green_with_work_missing: int = 0
     broken: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        return not (self.rows_lost or self.rows_doubled or self.parts_that_differ or self.broken)
+        wrong = self.rows_lost, self.rows_doubled, self.parts_that_differ, self.green_with_work_missing
+        return not (any(wrong) or self.broken)
 
 
 def drill(seed: int, root: Path) -> Verdict:

@@ -13,6 +13,7 @@ from tests.servers import S3Server
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.errors import OutputError
 from unipic.pipeline.job import Job
+from unipic.pipeline.output import claims
 from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.preflight import preflight
@@ -129,3 +130,21 @@ def test_a_damaged_run_record_is_a_sentence(tmp_path: Path, damage: str) -> None
             Ledger(job.output.uri, Storage()).recorded()
         assert verify(job.output.uri, Storage()).counts == {"altered record": 1}
         file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("dead", ["0" * 16, "f" * 16], ids=["first by name", "last by name"])
+def test_a_claimant_that_died_on_a_store_without_conditional_puts_keeps_none_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: str
+) -> None:
+    monkeypatch.setattr(Storage, "conditional", lambda *_: False)
+    monkeypatch.setattr(claims, "SETTLE_S", 0.0)
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    job = make_job(tmp_path)
+    announcement = tmp_path / "out" / "_unipic" / "claims" / f"{dead}.json"
+    announcement.parent.mkdir(parents=True)
+    announcement.write_text("{}")
+    assert run_here(job) == 1
+    assert not announcement.exists()
+    announcement.parent.mkdir(exist_ok=True)
+    announcement.write_text("{}")  # it wrote late, and died before it could delete it
+    assert verify(job.output.uri, Storage()).verdict == "sound"

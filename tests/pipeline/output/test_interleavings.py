@@ -10,11 +10,21 @@ import pytest
 
 from tests.fakes import all_rows, make_job, part_bytes, write_prompts
 from tests.inprocess import retry_here, run_here
+from unipic.pipeline import run as running
+from unipic.pipeline.audit import prune as pruning
 from unipic.pipeline.audit.prune import prune
+from unipic.pipeline.audit.repair import clear
+from unipic.pipeline.audit.repair_plan import RepairPlan
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.crashpoints import POINTS
-from unipic.pipeline.errors import JobError, UniPicError
+from unipic.pipeline.errors import JobError, ManifestError, UniPicError
+from unipic.pipeline.execution.reporter import Reporter
+from unipic.pipeline.execution.stop_policy import StopPolicy
 from unipic.pipeline.job import Job
+from unipic.pipeline.output.claims import claim
+from unipic.pipeline.output.reconciliation import Reconciliation
+from unipic.pipeline.preflight import preflight
+from unipic.pipeline.run import Work, finish, reconciled, what_is_left
 from unipic.pipeline.stages import commit as committing
 from unipic.pipeline.storage.storage import Storage
 
@@ -196,3 +206,128 @@ def test_a_run_that_dies_between_receipt_and_publishing_is_finished_by_the_next(
     assert all_rows(job) == []
     assert run_here(job) == 0  # nothing is made again
     check_sound(job, rows=3)
+
+
+@pytest.mark.parametrize("point", ["commit.before_rejected", "commit.before_receipt"])
+def test_a_worker_that_sleeps_through_a_commit_of_its_bytes_and_a_retry_brings_no_rejected_row_back(
+    tmp_path: Path, sleeps_at: Callable[[str, Callable[[], None]], None], point: str
+) -> None:
+    mark = tmp_path / "mark"
+    job = flaky_job(tmp_path, mark)
+    settled: list[dict[str, bytes]] = []
+
+    def another_run_and_a_retry() -> None:
+        run_here(job)
+        mark.touch()
+        retry_here(job)
+        settled.append(part_bytes(job))
+        mark.unlink()
+
+    sleeps_at(point, another_run_and_a_retry)
+    run_here(job)
+    assert part_bytes(job) == settled[0]
+    assert (len(all_rows(job)), len(all_rows(job, "rejected"))) == (2, 0)
+
+
+def test_no_reader_sees_a_row_twice_while_rejected_rows_are_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = [tmp_path / "one", tmp_path / "other"]
+    write_prompts(tmp_path / "manifest" / "a.parquet", [f"flaky {mark}" for mark in marks])
+    job = make_job(tmp_path)
+    run_here(job)
+    marks[0].touch()
+    seen: list[int] = []
+
+    def looked_at_after(name: str) -> None:
+        real = getattr(Storage, name)
+
+        def and_look(*args: object) -> None:
+            real(*args)
+            prompts = [row["prompt"] for folder in ("data", "rejected") for row in all_rows(job, folder)]
+            assert len(prompts) == len(set(prompts))
+            seen.append(len(prompts))
+
+        monkeypatch.setattr(Storage, name, and_look)
+
+    looked_at_after("move")
+    looked_at_after("delete")
+    retry_here(job)
+    assert seen[-1] == 2 and len(seen) >= 3
+
+
+def test_a_run_that_ends_well_has_published_what_another_run_committed_last(
+    tmp_path: Path, sleeps_at: Callable[[str, Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"])
+    job = make_job(tmp_path)
+    context, manifest, ledger = preflight(job, Storage())
+    record, manifest = claim(ledger, job, manifest, context.checkpoint_digest)
+    known = ledger.snapshot(record)
+    work = what_is_left(context, manifest, ledger, known)
+    counted = reconciled
+
+    def dies() -> None:
+        raise Died
+
+    def another_run_commits_first(work: Work) -> Reconciliation:
+        sleeps_at("commit.after_receipt", dies)
+        with pytest.raises(Died, match="died"):
+            run_here(job)
+        return counted(work)
+
+    monkeypatch.setattr(running, "reconciled", another_run_commits_first)
+    policy = StopPolicy(job, 2, stop_requested=lambda: False)
+    result = finish(work, policy, Reporter(lambda _: None, work.tally, policy))
+    assert (result.outcome, result.ok) == ("done", 2)
+    assert [row["prompt"] for row in all_rows(job)] == ["a", "b"]
+
+
+def test_a_repair_whose_audit_is_out_of_date_takes_no_committed_file_away(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a", "b"])
+    job = make_job(tmp_path)
+    run_here(job)
+    (path,) = part_bytes(job)
+    report = verify(job.output.uri, Storage())
+    report.foreign.append(path.removeprefix("/"))  # as an audit reports a part that was committed while it listed
+    clear(job.output.uri, Storage(), report, RepairPlan())
+    check_sound(job, rows=2)
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["new", "b"])
+    run_here(job, redo_changed=True)
+    with pytest.raises(JobError, match=r"another process changed .* while it was audited.*Run the same command again"):
+        clear(job.output.uri, Storage(), report, RepairPlan())
+    check_sound(job, rows=2)
+
+
+def test_a_redo_that_slept_since_it_looked_at_the_manifest_takes_no_newer_rows_back(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["first", "b"])
+    job = make_job(tmp_path)
+    run_here(job)
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["second", "b"])
+    context, out_of_date, ledger = preflight(job, Storage())
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["third", "b"])
+    run_here(job, redo_changed=True)
+    settled = part_bytes(job)
+    with pytest.raises(
+        ManifestError, match=r"The manifest changed while this run began\. Run the same command again\."
+    ):
+        claim(ledger, job, out_of_date, context.checkpoint_digest, redo_changed=True)
+    assert part_bytes(job) == settled
+    check_sound(job, rows=2)
+
+
+def test_a_prune_that_slept_while_a_file_came_back_takes_none_of_its_rows_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["a"])
+    gone = write_prompts(tmp_path / "manifest" / "b.parquet", ["b"])
+    job = make_job(tmp_path)
+    run_here(job)
+    away = gone.rename(tmp_path / "away")
+
+    def came_back(*_: object, **__: object) -> None:
+        away.rename(gone)
+
+    monkeypatch.setattr(pruning, "refuse_beside_runs", came_back)
+    assert prune(job, Storage(), remove=True) == []
+    check_sound(job, rows=2)
