@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from unipic.pipeline.errors import UniPicError
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.packs import Pack
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Receipt
 from unipic.pipeline.storage.parquet import read_part
@@ -64,8 +65,12 @@ def rejections(output_uri: str, storage: Storage, *, kind: str | None = None) ->
 def summarise(output_uri: str, storage: Storage) -> tuple[RejectedKind, ...]:
     """The kinds of rejected rows, most frequent first. Raises OutputError if the output has no run."""
     ledger = Ledger(output_uri, storage)
-    summary = Summary(ledger, ledger.recorded())
-    for receipt in ledger.receipts():
+    run = ledger.recorded()
+    snapshot, summary = ledger.snapshot(run), Summary(ledger, run)
+    closed = snapshot.closed_packs()
+    for pack in closed:
+        summary.add_pack(pack)
+    for receipt in ledger.receipts(snapshot, snapshot.units_outside(closed)):
         summary.add(receipt)
     return summary.kinds()
 
@@ -82,14 +87,29 @@ class Summary:
     def add(self, receipt: Receipt) -> None:
         if not receipt.rejected:
             return
-        kinds = receipt.facts.rejected_kinds
-        self.counts.update(kinds)
-        if kinds.keys() - self.examples.keys():
-            try:
-                for row in rejected_rows(receipt, self.ledger, self.run):
-                    self.examples.setdefault(row.kind, row)
-            except UniPicError:  # a damaged part costs an example, not the counts
-                return
+        self.counts.update(receipt.facts.rejected_kinds)
+        self._find_examples(receipt)
+
+    def _find_examples(self, receipt: Receipt) -> None:
+        if receipt.facts.rejected_kinds.keys() <= self.examples.keys():
+            return
+        try:
+            for row in rejected_rows(receipt, self.ledger, self.run):
+                self.examples.setdefault(row.kind, row)
+        except UniPicError:  # a damaged part costs an example, not the counts
+            return
+
+    def add_pack(self, pack: Pack) -> None:
+        """Likewise for all receipts of a pack; its record is read only for an example."""
+        self.counts.update(pack.rejected_kinds)
+        if pack.rejected_kinds.keys() <= self.examples.keys():
+            return
+        try:
+            receipts = self.ledger.packed(self.run).record(pack).receipts.values()
+        except UniPicError:  # a damaged record costs an example, not the counts
+            return
+        for receipt in receipts:
+            self._find_examples(receipt)
 
     def kinds(self) -> tuple[RejectedKind, ...]:
         return tuple(RejectedKind(kind, n, self.examples.get(kind)) for kind, n in self.counts.most_common() if n)

@@ -65,7 +65,15 @@ def status(output_uri: str, storage: Storage) -> Status:
     summary = Summary(ledger, run)
     first = float("inf")
     recent: list[tuple[float, int]] = []
-    for receipt in ledger.receipts(snapshot):
+    closed = snapshot.closed_packs()
+    for pack in closed:
+        done += pack.units
+        ok += pack.ok
+        rejected += pack.rejected
+        summary.add_pack(pack)
+        first = min(first, pack.finished[0])
+        recent = heapq.nlargest(RECENT_UNITS, [*recent, (pack.finished[-1], 0)])
+    for receipt in ledger.receipts(snapshot, snapshot.units_outside(closed)):
         done += 1
         ok += receipt.ok
         rejected += receipt.rejected

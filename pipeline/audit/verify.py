@@ -15,6 +15,7 @@ from unipic.pipeline.errors import ObjectMissing, OtherOutputVersion, OutputErro
 from unipic.pipeline.lineage import sha256
 from unipic.pipeline.output.layout import EPOCHS, LISTINGS, RUN, SEAL, pack_record_path
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.packs import rejected_kinds_of
 from unipic.pipeline.output.run_record import Run, is_listing
 from unipic.pipeline.output.seal import CHANGED, check_digest, record_tree, recorded_seal
 from unipic.pipeline.output.snapshot import Snapshot
@@ -116,8 +117,9 @@ def _pack_problems(ledger: Ledger, run: Run) -> Iterator[Problem]:
             yield Problem(ProblemKind.ALTERED_RECORD, pack_record_path(pack.id, pack.epoch), error.message)
             continue
         receipts = record.receipts.values()
-        found = (record.rows, sum(one.ok for one in receipts), sum(one.rejected for one in receipts), *record.receipts)
-        if found != (pack.part.rows, pack.ok, pack.rejected, *pack.unit_ids(run.rows_per_unit)):
+        kinds = rejected_kinds_of(receipts)
+        found = (record.rows, sum(one.ok for one in receipts), kinds, *record.receipts)
+        if found != (pack.part.rows, pack.ok, pack.rejected_kinds, *pack.unit_ids(run.rows_per_unit)):
             message = "its units, or their numbers of rows, are not those of its record"
             yield Problem(ProblemKind.ALTERED_RECORD, pack.part.path, message)
 

@@ -31,7 +31,7 @@ from unipic.pipeline.output.layout import (
 )
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.packed import PackRecord, data_parts
-from unipic.pipeline.output.packs import Pack, numbers_of, segments_of
+from unipic.pipeline.output.packs import Pack, numbers_of, rejected_kinds_of, segments_of
 from unipic.pipeline.output.part_file import parquet_form
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Part, Receipt, Revision, UnitId
@@ -123,6 +123,7 @@ def stage_pack(ledger: Ledger, run: Run, filled: PackWriter) -> Pack:
     """Write a pack for the epoch after `run`'s: it counts once that epoch names it."""
     epoch = run.epoch.number + 1
     units = [one.unit for one in filled.receipts]
+    finished = [one.facts.finished for one in filled.receipts]
     record, data = PackRecord(filled.receipts).to_json(), filled.finish()
     digests = sha256(record), sha256(data)
     name = sha256("\n".join(digests).encode())[:16]
@@ -138,6 +139,8 @@ def stage_pack(ledger: Ledger, run: Run, filled: PackWriter) -> Pack:
         units=len(units),
         ok=sum(one.ok for one in filled.receipts),
         rejected=sum(one.rejected for one in filled.receipts),
+        rejected_kinds=rejected_kinds_of(filled.receipts),
+        finished=(min(finished), max(finished)),
         part=Part(path, filled.rows, len(data), digests[1]),
         record_sha256=digests[0],
     )

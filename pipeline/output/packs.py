@@ -7,6 +7,7 @@ The epoch names the packs that count. A retry of a packed unit is a commit after
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -40,6 +41,8 @@ class Pack:
         segments: its units.
         numbers: unit → the number of its packed commit, where that is not 0.
         units, ok, rejected: counts of those commits.
+        rejected_kinds: why rows are rejected → how many.
+        finished: Unix seconds of the first and the last of those commits.
         part: the file. It has the units' data rows, unit after unit.
         record_sha256: of the record, which has the units' receipts.
     """
@@ -51,6 +54,8 @@ class Pack:
     units: int
     ok: int
     rejected: int
+    rejected_kinds: Mapping[str, int]
+    finished: tuple[float, ...]
     part: Part
     record_sha256: str
 
@@ -61,6 +66,7 @@ class Pack:
             cls,
             value,
             segments=lambda segments: tuple(build(Segment, one) for one in segments),
+            finished=tuple,
             part=lambda part: build(Part, part),
         )
 
@@ -80,6 +86,13 @@ def segments_of(units: Sequence[UnitId], rows_per_unit: int) -> tuple[Segment, .
         stretch = [unit for _, unit in group]
         found.append(Segment(key, stretch[0].first_row, stretch[-1].first_row))
     return tuple(found)
+
+
+def rejected_kinds_of(receipts: Iterable[Receipt]) -> dict[str, int]:
+    kinds: Counter[str] = Counter()
+    for one in receipts:
+        kinds.update(one.facts.rejected_kinds)
+    return dict(sorted(kinds.items()))
 
 
 def numbers_of(receipts: Iterable[Receipt]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from unipic.pipeline.output.layout import Named, parse_part, parse_receipt
+from unipic.pipeline.output.packs import Pack, PackIndex
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Revision, Unit, UnitId
 
@@ -32,6 +33,7 @@ class Snapshot:
         self._done = 0
         self.has_retries = False
         self.over: list[str] = []
+        self._reopened: set[str] = set()
         self._add_packs()
         for path in paths:
             named = parse_receipt(path)
@@ -65,6 +67,9 @@ class Snapshot:
         cells, at = self._cell(unit)
         if cells is None or revision.since != self.run.since(unit) or revision.number > LARGEST_NUMBER:
             return False
+        pack = self.run.packed.find(unit)
+        if pack is not None and revision.number > pack.numbers.get(unit, 0):
+            self._reopened.add(pack.id)
         self._done += not cells[at]
         self.has_retries = self.has_retries or revision.number > 0
         cells[at] = max(cells[at], revision.number + 1)
@@ -94,6 +99,15 @@ class Snapshot:
         """The latest commit of `unit` that counts; None where it is not done."""
         cells, at = self._cell(unit)
         return Revision(self.run.since(unit), cells[at] - 1) if cells is not None and cells[at] else None
+
+    def closed_packs(self) -> list[Pack]:
+        """Packs whose commits are all the latest ones: their counts stand for the receipts in them."""
+        return [pack for pack in self.run.epoch.packs if pack.id not in self._reopened]
+
+    def units_outside(self, packs: Iterable[Pack]) -> Iterator[UnitId]:
+        """The units that are done and in none of `packs`, sorted."""
+        index = PackIndex(packs)
+        return (unit for unit in self.units() if index.find(unit) is None)
 
     def commits_of(self, unit: UnitId) -> Iterator[Revision]:
         """The commits of a unit that count and have a receipt: the latest, and those before a retry."""
