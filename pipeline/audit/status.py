@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unipic.pipeline.audit.rejections import RejectedKind, Summary
 from unipic.pipeline.errors import OutputError
@@ -61,26 +61,8 @@ def status(output_uri: str, storage: Storage) -> Status:
     ledger = Ledger(output_uri, storage)
     run = ledger.recorded()
     snapshot = ledger.snapshot(run)
-    ok = rejected = done = 0
-    summary = Summary(ledger, run)
-    first = float("inf")
-    recent: list[tuple[float, int]] = []
-    closed = snapshot.closed_packs()
-    for pack in closed:
-        done += pack.units
-        ok += pack.ok
-        rejected += pack.rejected
-        summary.add_pack(pack)
-        first = min(first, pack.finished[0])
-        recent = heapq.nlargest(RECENT_UNITS, [*recent, (pack.finished[-1], 0)])
-    for receipt in ledger.receipts(snapshot, snapshot.units_outside(closed)):
-        done += 1
-        ok += receipt.ok
-        rejected += receipt.rejected
-        summary.add(receipt)
-        finished = receipt.facts.finished
-        first = min(first, finished)
-        recent = heapq.nlargest(RECENT_UNITS, [*recent, (finished, receipt.ok + receipt.rejected)])
+    counted = _count(ledger, snapshot)
+    ok, rejected, summary, recent = counted.ok, counted.rejected, counted.summary, counted.recent
     rows = sum(one.rows for one in run.files) * run.samples_per_row
     rate = _rate(sorted(recent))
     left = rows - ok - rejected
@@ -96,16 +78,48 @@ def status(output_uri: str, storage: Storage) -> Status:
         rejections=summary.kinds(),
         rejected_allowed=allowed,
         units=snapshot.planned,
-        units_done=done,
+        units_done=len(snapshot),
         rows_per_s=rate,
         eta_s=left / rate if rate and left and others else None,
-        started=first if recent else None,
+        started=counted.first if recent else None,
         last=recent[0][0] if recent else None,
         complete=left == 0,
         finished=left == 0 and rejected <= allowed,
         at_work=others,
         seal=_seal(ledger, snapshot),
     )
+
+
+@dataclass
+class _Counted:
+    """Sums over receipts. `recent`: (finish time, rows) of the latest units, newest first."""
+
+    summary: Summary
+    ok: int = 0
+    rejected: int = 0
+    first: float = float("inf")
+    recent: list[tuple[float, int]] = field(default_factory=list)
+
+    def add(self, first: float, last: float, rows: int) -> None:
+        self.first = min(self.first, first)
+        self.recent = heapq.nlargest(RECENT_UNITS, [*self.recent, (last, rows)])
+
+
+def _count(ledger: Ledger, snapshot: Snapshot) -> _Counted:
+    """A merged unit is counted with its pack, whose numbers the epoch has."""
+    counted = _Counted(Summary(ledger, snapshot.run))
+    closed = snapshot.closed_packs()
+    for pack in closed:
+        counted.ok += pack.ok
+        counted.rejected += pack.rejected
+        counted.summary.add_pack(pack)
+        counted.add(pack.finished[0], pack.finished[-1], 0)
+    for receipt in ledger.receipts(snapshot, snapshot.units_outside(closed)):
+        counted.ok += receipt.ok
+        counted.rejected += receipt.rejected
+        counted.summary.add(receipt)
+        counted.add(receipt.facts.finished, receipt.facts.finished, receipt.ok + receipt.rejected)
+    return counted
 
 
 def _seal(ledger: Ledger, snapshot: Snapshot) -> str:
