@@ -1,7 +1,8 @@
 """The job as a value: closed, frozen, complete. A YAML file is one way to write it (`jobs/spec/load.py`).
 
 Validation here touches neither network nor GPU. What changes the bytes of the outputs is in the fingerprint
-(`pipeline/output/run_record.py`); all under `compute`, `limits` and `storage` may change between runs of one output.
+(`pipeline/output/run_record.py`); all under `compute`, `limits`, `storage` and `openlineage` may change between runs of
+one output.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from unipic.pipeline.closed import INTEGER_AS_FLOAT, Closed, Real
+from unipic.pipeline.openlineage_options import OpenLineageOptions
 from unipic.pipeline.params import CaptionParams, EditParams, ImageParams
 from unipic.pipeline.places import Checkpoint, Place, Source
 from unipic.pipeline.storage.options import StorageOptions
@@ -237,6 +239,9 @@ class Job(Closed):
     compute: Compute = Field(default_factory=lambda: Compute(), description="How the work is distributed.")
     limits: Limits = Field(default_factory=lambda: Limits(), description="When to stop early.")
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="How to reach S3.")
+    openlineage: OpenLineageOptions = Field(
+        default_factory=lambda: OpenLineageOptions(), description="Where OpenLineage events go."
+    )
 
     @property
     def rows_per_unit(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from unipic.pipeline.catalog.card import Counts, write_card
+from unipic.pipeline.catalog.events import Ending, emit
 from unipic.pipeline.context import RunContext
 from unipic.pipeline.errors import StorageError, UniPicError
 from unipic.pipeline.execution.capacity import check_capacity, with_gpus
@@ -26,7 +27,6 @@ from unipic.pipeline.manifests.manifest import Manifest, units
 from unipic.pipeline.output.changes import removed, rows_stay
 from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.compaction import compact
-from unipic.pipeline.output.events import emit
 from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.reconciliation import Reconciliation, reconcile
@@ -175,7 +175,7 @@ def _execute(
             executor = RayExecutor(replace(work.context, job=job), supervisor, make_engine, watch)
             Driver(executor, work.queue, work.tally, policy, reporter, grace_s=job.limits.grace_s).drive()
         result = finish(work, policy, reporter)
-        closing(result.outcome)
+        closing(Ending(result.outcome, result.ok, result.rejected, result.message))
         return result
 
 

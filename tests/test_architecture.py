@@ -33,7 +33,7 @@ LAYERS = [
         "pipeline.near",
         "pipeline.code_version",
     },
-    {"pipeline.storage", "pipeline.params"},
+    {"pipeline.storage", "pipeline.params", "pipeline.openlineage_options"},
     {"pipeline.job", "pipeline.records"},
     {"pipeline.lineage", "pipeline.context"},
     {"pipeline.images"},

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         Output,
         Replicas,
     )
+    from unipic.pipeline.openlineage_options import OpenLineageOptions
     from unipic.pipeline.output.compaction import Compacted
     from unipic.pipeline.output.seal import Seal
     from unipic.pipeline.plan import Plan
@@ -92,6 +93,7 @@ __all__ = [
     "ManifestFile",
     "Model",
     "ObjectMissing",
+    "OpenLineageOptions",
     "OtherOutputVersion",
     "Output",
     "OutputError",
@@ -199,6 +201,7 @@ _HOMES = {
     "unipic.pipeline.output.seal": ("Seal",),
     "unipic.pipeline.plan": ("Plan",),
     "unipic.pipeline.records": ("ManifestFile",),
+    "unipic.pipeline.openlineage_options": ("OpenLineageOptions",),
     "unipic.pipeline.storage.options": ("StorageOptions",),
 }
 """Module → the public names that come from it."""

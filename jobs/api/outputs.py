@@ -137,7 +137,7 @@ def repair(
 def trace(output: Folder, row: str, *, storage: StorageOptions | None = None) -> list[Step]:
     """Where a row comes from: one step for each job back to the first manifest, newest first.
 
-    >>> [step.lineage["prompt"] for step in unipic.trace("out/pictures", "a-2")]
+    >>> [step.lineage["prompt_sent"] for step in unipic.trace("out/pictures", "a-2")]
     ['a blue square']
 
     Args:

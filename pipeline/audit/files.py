@@ -39,7 +39,7 @@ SET_ASIDE_MAX_BYTES = 1 << 30  # objects are moved inside the store, but not eve
 WALKED = (*PUBLISHED, RECEIPTS, STAGING)
 FREE = {
     CLAIMS: re.compile(r"[0-9a-f]{16}\.json"),
-    EVENTS: re.compile(r"[0-9a-f-]{36}\.ndjson"),
+    EVENTS: re.compile(r"[0-9a-f-]{36}\.(?:ndjson|unsent)"),
     RUNNING: re.compile(r"[0-9a-f]{32}\.json"),
     REPORTS: re.compile(r"[0-9a-f]{16}-\d{10,18}-rows-\d+-\d+\.txt"),
     WITHDRAWN: re.compile(r"\d{6}\.json"),

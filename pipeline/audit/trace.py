@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from unipic.pipeline.audit.neighbours import find_beside
 from unipic.pipeline.audit.source_rows import readable_row, source_row, value_of
 from unipic.pipeline.errors import JobError, OutputError, redact
 from unipic.pipeline.lineage import from_row
 from unipic.pipeline.output.layout import parse_part
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.neighbours import find_beside
 from unipic.pipeline.output.packed import Packed, Slice
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Revision

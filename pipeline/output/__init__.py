@@ -1,4 +1,4 @@
-"""Keeps the books of one output folder: layout, claims, receipts, recovery, heartbeat, events, reconciliation.
+"""Keeps the books of one output folder: layout, claims, receipts, recovery, heartbeat, reconciliation.
 
 The commit protocol
 ===================

@@ -15,6 +15,7 @@
 <output>/_unipic/listings/<name>.parquet       what a folder of images held when it was first seen
 <output>/_unipic/running/<run>.json            heartbeats of runs at work
 <output>/_unipic/events/<run>.ndjson           OpenLineage events
+<output>/_unipic/events/<run>.unsent           says that some of them may still have to be sent
 <output>/_unipic/withdrawn/<number>.json       nothing is left that the epochs up to this one took back
 <output>/_unipic/seal.json                     a digest over everything above, where the output was sealed
 <output>/_unipic/reports/…                     stacks of workers that hung

@@ -14,11 +14,11 @@ from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
 from tests.inprocess import retry_here, run_here
 from unipic.pipeline import crashpoints
 from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.catalog.events import Ending, emit
 from unipic.pipeline.errors import (
     StorageUnavailable,
 )
 from unipic.pipeline.job import Job
-from unipic.pipeline.output.events import emit
 from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.preflight import preflight
@@ -153,8 +153,8 @@ def test_two_runs_at_once_lose_none_of_their_events(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     _, manifest, ledger = preflight(job, Storage())
     with emit(ledger, job, manifest, warn=pytest.fail) as one, emit(ledger, job, manifest, warn=pytest.fail) as other:
-        one("done")
-        other("stopped")
+        one(Ending("done"))
+        other(Ending("stopped"))
     files = (tmp_path / "out" / "_unipic" / "events").iterdir()
     events = [[json.loads(line) for line in path.read_text().splitlines()] for path in files]
     kinds = Counter(tuple(event["eventType"] for event in run) for run in events)

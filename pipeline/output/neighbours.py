@@ -1,9 +1,9 @@
-"""The output that a row was copied from, looked for in the folders beside those of a trace."""
+"""The output that a row was copied from, looked for in the folders beside some that are known."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -29,11 +29,19 @@ class Beside:
     at: int
 
 
-def find_beside(near: Iterable[str], lineage: Mapping[str, Any], storage: Storage) -> Beside | None:
-    """The row with this lineage (digests as hex text) in an output beside one of the folders `near`."""
+def find_beside(
+    near: Iterable[str], lineage: Mapping[str, Any], storage: Storage, *, give_up: Callable[[], bool] = lambda: False
+) -> Beside | None:
+    """The row with this lineage (digests as hex text) in an output beside one of the folders `near`.
+
+    Args:
+        give_up: asked before each folder is looked at.
+    """
     parents = dict.fromkeys(_parent(folder.rstrip("/")) for folder in near)
     for parent in parents:
         for folder in islice(_folders(parent, storage), MOST_FOLDERS):
+            if give_up():
+                return None
             with suppress(UniPicError):  # a folder that is no output, or a damaged one
                 if (found := _row(folder, lineage, storage)) is not None:
                     return found
