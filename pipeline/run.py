@@ -204,8 +204,11 @@ def bring_card_up_to_date(work: Work, seen: Reconciliation) -> str:
     run, looked_at = work.known.run, {file.key for file in work.manifest.files}
     others = (unit for unit in work.known.units() if unit.file_key not in looked_at)
     ok, rejected = seen.ok, seen.rejected
-    for receipt in work.ledger.receipts(work.known, others):  # of files that are gone, or that this run was not for
-        ok, rejected = ok + receipt.ok, rejected + receipt.rejected
+    try:
+        for receipt in work.ledger.receipts(work.known, others):  # of files that are gone, or that this run was not for
+            ok, rejected = ok + receipt.ok, rejected + receipt.rejected
+    except UniPicError as error:
+        return f"the data-set card is not up to date: {error.message}"
     rows = sum(file.rows for file in run.files) * run.samples_per_row
     return write_card(work.ledger, work.context.job, run, Counts(rows, ok, rejected))
 

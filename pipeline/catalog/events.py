@@ -18,7 +18,7 @@ from unipic.pipeline.catalog.datasets import DataSet, further_inputs, manifest_d
 from unipic.pipeline.catalog.delivery import Sender, events_path
 from unipic.pipeline.catalog.facets import input_facets, output_facets, set_producer
 from unipic.pipeline.code_version import code_version
-from unipic.pipeline.errors import StorageError, UniPicError, redact
+from unipic.pipeline.errors import StorageError, redact
 from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.layout import DATA, REJECTED
@@ -100,7 +100,7 @@ def _inputs(ledger: Ledger, job: Job, manifest: Manifest) -> list[InputDataset]:
     try:
         for one in further_inputs(job, manifest, ledger.storage):
             found.setdefault(one, InputDataset(one.namespace, one.name, facets=input_facets(one)[0]))
-    except UniPicError:  # what cannot be looked up is missing in a picture of the job, and that is all
+    except Exception:  # a manifest may hold anything; what cannot be looked up is missing in a drawing of the job
         pass
     return list(found.values())
 
