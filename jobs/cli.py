@@ -8,7 +8,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -88,7 +87,9 @@ app.add_typer(evaluate.app, name="evaluate")
 
 def _show_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"unipic-batch {version('unipic-batch')}")
+        from unipic.pipeline.code_version import code_version
+
+        typer.echo(f"unipic-batch {code_version()}")  # as the rows that it writes state it
         raise typer.Exit
 
 

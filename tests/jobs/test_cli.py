@@ -116,7 +116,7 @@ def test_every_command_has_a_help_that_shows_an_example(words: str, capsys: pyte
 
 def test_version_is_printed_and_h_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert unipic("--version") == 0
-    assert re.fullmatch(r"unipic-batch \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    assert re.fullmatch(r"unipic-batch \d+\.\d+\.\d+\+(?:g|wheel|source)\S+\n", capsys.readouterr().out)
     assert unipic("run", "-h") == 0
     assert "  unipic run configs/generate.yaml" in capsys.readouterr().out
 
