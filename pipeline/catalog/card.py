@@ -138,7 +138,9 @@ def _configs(counts: Counts) -> str:
 
 def _section(job: Job, run: Run, counts: Counts) -> str:
     left = counts.rows - counts.ok - counts.rejected
-    state = f"{counts.ok:,} rows in `data`, {counts.rejected:,} in `rejected` with the reason of each"
+    state = f"{counts.ok:,} rows in `data`"
+    if counts.rejected:
+        state += f", {counts.rejected:,} in `rejected` with the reason of each"
     text = "\n\n".join(
         [
             f"# {run.name}",

@@ -1,8 +1,8 @@
 """The data sets that a job reads and writes, each under one OpenLineage name, whoever reads or writes it.
 
-The names follow OpenLineage's rules: `file` and an absolute path, or `s3://<bucket>` and a key. The data rows of an
-output are one data set, its `data` folder. A manifest that is that folder, a part of it, or rows copied out of it names
-the same one, so that a catalogue draws one node.
+The names follow OpenLineage's rules: `file` and an absolute path, or such as `s3://<bucket>` and a key. The data rows
+of an output are one data set, its `data` folder. A manifest that is that folder, a part of it, or rows copied out of it
+names the same one, so that a catalogue draws one node.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unipic.pipeline.manifests.reading import read_rows
 from unipic.pipeline.output.layout import DATA, PUBLISHED
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.neighbours import find_beside
-from unipic.pipeline.storage.paths import is_s3, join, local_path
+from unipic.pipeline.storage.paths import is_remote, join, local_path, split_scheme
 from unipic.pipeline.storage.storage import Storage
 
 SEARCH_S = 2.0  # for the output that a manifest's rows were copied from
@@ -41,9 +41,10 @@ class DataSet:
 
     @classmethod
     def at(cls, uri: str) -> DataSet:
-        if is_s3(uri):
-            bucket, _, key = redact(uri).removeprefix("s3://").partition("/")
-            return cls(f"s3://{bucket}", key.strip("/") or "/", redact(uri))
+        if is_remote(uri):
+            scheme, path = split_scheme(redact(uri))
+            bucket, _, key = path.partition("/")
+            return cls(f"{scheme}://{bucket}", key.strip("/") or "/", redact(uri))
         path = os.path.abspath(local_path(uri))
         return cls("file", path, f"file://{path}")
 

@@ -12,7 +12,7 @@ from unipic.pipeline.job import Job
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.layout import DATA
 from unipic.pipeline.stages.parts import REJECTION, data_schema
-from unipic.pipeline.storage.paths import is_s3
+from unipic.pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:
     from openlineage.client.generated.schema_dataset import SchemaDatasetFacetFields
@@ -57,7 +57,7 @@ def output_facets(job: Job, folder: str, rows: int | None) -> tuple[dict[str, An
 
     set_producer()
     output = DataSet.at(job.output.uri)
-    layer = "s3" if is_s3(job.output.uri) else "file"
+    layer = "s3" if is_remote(job.output.uri) else "file"
     facets: dict[str, Any] = {
         "dataSource": _source(output),
         "schema": _schema(data_schema(job) if folder == DATA else pa.schema([("rejection", REJECTION)])),

@@ -58,6 +58,8 @@ def _folders(parent: str, storage: Storage) -> Iterator[str]:
         with suppress(OSError), os.scandir(parent) as found:
             yield from sorted(one.path for one in found if one.is_dir())
         return
+    if not parent.startswith("s3://"):  # where no output can be
+        return
     inside = join(parent, "")
     after = ""
     while (first := next(storage.list(parent, recursive=True, start_after=after), None)) is not None:

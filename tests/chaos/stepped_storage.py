@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from unipic.pipeline.errors import ObjectMissing, StorageUnavailable
 from unipic.pipeline.storage.errors import ConditionFailed
-from unipic.pipeline.storage.paths import is_s3, local_path
+from unipic.pipeline.storage.paths import is_remote, local_path
 from unipic.pipeline.storage.remote import if_version
 from unipic.pipeline.storage.storage import FileInfo, Storage
 
@@ -154,7 +154,7 @@ class SteppedStorage(Storage):
         return "" if self._held else self.gate(what)
 
     def conditional(self, folder_uri: str) -> bool:
-        if is_s3(folder_uri) or self.honours_conditions:
+        if is_remote(folder_uri) or self.honours_conditions:
             return super().conditional(folder_uri)
         return False
 
@@ -177,12 +177,12 @@ class SteppedStorage(Storage):
         self, folder_uri: str, *, suffix: str = "", recursive: bool = False, start_after: str = "", prefix: str = ""
     ) -> Iterator[FileInfo]:
         what = f"LIST {folder_uri}/{prefix}"
-        if not is_s3(folder_uri) and self._is_ours(folder_uri) and self._pass(what) == REFUSED:
+        if not is_remote(folder_uri) and self._is_ours(folder_uri) and self._pass(what) == REFUSED:
             raise StorageUnavailable(f"{what} was refused, as ordered")
         return super().list(folder_uri, suffix=suffix, recursive=recursive, start_after=start_after, prefix=prefix)
 
     def _create(self, uri: str, data: bytes) -> bool:
-        if not is_s3(uri) and not self.honours_conditions:
+        if not is_remote(uri) and not self.honours_conditions:
             self.write(uri, data)
             return True
         return super()._create(uri, data)

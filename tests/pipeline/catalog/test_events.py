@@ -125,6 +125,7 @@ def test_a_manifest_of_copied_rows_leads_to_the_output_that_they_are_from(tmp_pa
         ("file:///a/b", "file", "/a/b"),
         ("s3://bucket/a/b/", "s3://bucket", "a/b"),
         ("s3://bucket", "s3://bucket", "/"),
+        ("gs://bucket/a", "gs://bucket", "a"),
         ("s3://bucket/a?X-Amz-Signature=x", "s3://bucket", "a"),
     ],
 )
