@@ -38,6 +38,7 @@ from unipic.jobs.terminal import logs
 from unipic.jobs.terminal.exit_codes import FAULT, INTERRUPT, STOPPED
 from unipic.jobs.terminal.global_options import Verbose, with_global_options
 from unipic.jobs.terminal.guard import guard, uses_ray
+from unipic.jobs.terminal.lines import harmless, wrapped
 from unipic.pipeline.errors import SpecError, UniPicError
 
 app = typer.Typer(
@@ -51,13 +52,14 @@ app = typer.Typer(
 
 \b
 First steps:
-  unipic evaluate shapes --sample 20        try the checkpoint that ships with the package
-  unipic plan configs/generate.yaml         check a job and show what it will do
-  unipic run configs/generate.yaml          run it; the same command resumes it
-  unipic status s3://datasets/pictures      show its progress, from its output folder
+  unipic evaluate shapes --sample 20       try the checkpoint that ships
+  unipic plan configs/generate.yaml        check a job, show what it will do
+  unipic run configs/generate.yaml         run it; the same command resumes it
+  unipic status s3://datasets/pictures     show its progress
 
 \b
-Exit codes: 0 done · 1 job or usage error · 2 too many rejected rows · 3 stopped early, resumable
+Exit codes: 0 done · 1 job or usage error · 2 too many rejected rows ·
+            3 stopped early, resumable
 """,
 )
 COMMANDS: dict[str, Callable[..., object]] = {
@@ -167,10 +169,12 @@ def _print_known(error: UniPicError) -> None:
 def print_error(message: str, remedy: str = "") -> None:
     """Prints one error as a block on standard error."""
     console = Console(stderr=True, highlight=False)
-    console.print("[bold red]error:[/] ", end="")
-    console.print("\n  ".join(message.splitlines()), markup=False, soft_wrap=True)
-    if remedy:
-        console.print(f"  {remedy}", markup=False, soft_wrap=True)
+    columns = console.width if console.is_terminal else 0
+    lines = [f"{'  ' if at else 'error: '}{line}" for at, line in enumerate(message.splitlines() or [""])]
+    lines += [f"  {remedy}"] if remedy else []
+    first, *rest = [wrapped(harmless(line), columns) for line in lines]
+    console.print("[bold red]error:[/]", end="")
+    console.print("\n".join([first.removeprefix("error:"), *rest]), markup=False, soft_wrap=True)
 
 
 def _is_usage_error(error: Any) -> bool:

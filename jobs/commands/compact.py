@@ -9,6 +9,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from unipic.jobs.terminal.formatting import as_json, count
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
 
 
@@ -51,6 +52,6 @@ def compact_output(
         typer.echo(as_json(done))
     elif done.packs:
         files = f"{count(done.files_before, 'data file')} merged into {done.files_after:,}"
-        typer.echo(f"{output}: {files}; {count(done.units, 'unit')} in {count(done.packs, 'new file')}")
+        say(f"{output}: {files}; {count(done.units, 'unit')} in {count(done.packs, 'new file')}")
     else:
-        typer.echo(f"{output}: nothing to merge; {count(done.files_after, 'data file')}")
+        say(f"{output}: nothing to merge; {count(done.files_after, 'data file')}")

@@ -10,6 +10,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from unipic.jobs.terminal.formatting import as_json, size
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import AsJson
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def convert_checkpoint(
 
 
 def _print(dst: Path, report: ConvertReport) -> None:
-    typer.echo(f"created {dst}: {report.tensors} tensors, {size(report.weight_bytes)}, digest {report.digest[:16]}")
+    say(f"created {dst}: {report.tensors} tensors, {size(report.weight_bytes)}, digest {report.digest[:16]}")
     if report.skipped:
         shown = ", ".join(sorted({name.split(".")[0] if "siglip" in name else name for name in report.skipped}))
-        typer.echo(f"skipped {len(report.skipped)} tensors that inference does not use ({shown})")
+        say(f"skipped {len(report.skipped)} tensors that inference does not use ({shown})")

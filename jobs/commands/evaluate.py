@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unipic.jobs.terminal.exit_codes import INTERRUPTED, RESUME, STOPPED
+from unipic.jobs.terminal.formatting import as_json
 from unipic.jobs.terminal.global_options import with_global_options
-from unipic.jobs.terminal.options import check_device
+from unipic.jobs.terminal.lines import say
+from unipic.jobs.terminal.options import AsJson, check_device
 from unipic.jobs.terminal.progress import Display
 from unipic.jobs.terminal.signals import Signals
 
@@ -79,6 +81,7 @@ def shapes(
     device: Annotated[Device, typer.Option()] = Device.CPU,
     untrained: Untrained = True,
     presets: Presets = False,
+    json: AsJson = False,
 ) -> None:
     """Score all three tasks on the shapes world, through the whole pipeline.
 
@@ -90,7 +93,7 @@ def shapes(
 
     \b
     Examples:
-      unipic evaluate shapes --diffusion-steps 25 --num-iterations 8 --output fast      score at lower cost
+      unipic evaluate shapes --diffusion-steps 25 --num-iterations 8 --output fast
       unipic evaluate shapes --checkpoint checkpoints/mine --sample 100
       unipic evaluate shapes --presets --output presets
     """
@@ -104,12 +107,11 @@ def shapes(
     }
     settings = _settings(checkpoint, image, device, dtype, batch_size=batch_size, replicas=replicas)
     _check_settings(settings, output)
-    check_device(device.value)
     sizes = (sample, sample, sample) if sample else (prompts, captions, edits)
     if presets:
-        _evaluate_presets(sizes, output=output, settings=settings, seed=seed)
+        _evaluate_presets(sizes, output=output, settings=settings, seed=seed, json=json)
         return
-    _show(_evaluate(sizes, output=output, settings=settings, seed=seed, untrained=untrained), output)
+    _show(_evaluate(sizes, output=output, settings=settings, seed=seed, untrained=untrained), output, json=json)
 
 
 def _settings(
@@ -154,7 +156,7 @@ def _checkpoint(folder: Path | None) -> Path:
 
 
 def _check_settings(settings: Settings, output: Path) -> None:
-    """Raises SpecError for an option value that a job does not accept."""
+    """Raises SpecError for an option value that a job does not accept, JobError for a GPU that is not there."""
     from pydantic import ValidationError
 
     from unipic.jobs.shapes.questions import TASKS
@@ -173,9 +175,11 @@ def _check_settings(settings: Settings, output: Path) -> None:
                 faults[f"--{place[-1].replace('_', '-')}: {message}"] = None
     if faults:
         raise SpecError("\n".join(faults), remedy="See `unipic evaluate shapes --help`.")
+    check_device(settings.device)
 
 
-def _evaluate_presets(sizes: Sizes, *, output: Path, settings: Settings, seed: int) -> None:
+def _evaluate_presets(sizes: Sizes, *, output: Path, settings: Settings, seed: int, json: bool) -> None:
+    from unipic.jobs.shapes.evaluation import as_facts
     from unipic.jobs.shapes.presets import preset_tables, with_preset
     from unipic.jobs.shapes.score_tables import show
     from unipic.pipeline.params import PRESETS
@@ -184,7 +188,10 @@ def _evaluate_presets(sizes: Sizes, *, output: Path, settings: Settings, seed: i
         name: _evaluate(sizes, output=output / name, settings=with_preset(settings, name), seed=seed, untrained=False)
         for name in PRESETS
     }
-    show(preset_tables(found))
+    if json:
+        typer.echo(as_json({name: as_facts(evaluation) for name, evaluation in found.items()}))
+    else:
+        show(preset_tables(found))
 
 
 def _evaluate(sizes: Sizes, *, output: Path, settings: Settings, seed: int, untrained: bool) -> Evaluation:
@@ -211,10 +218,13 @@ def _evaluate(sizes: Sizes, *, output: Path, settings: Settings, seed: int, untr
     return evaluation
 
 
-def _show(evaluation: Evaluation, output: Path) -> None:
-    from unipic.jobs.shapes.evaluation import summary
+def _show(evaluation: Evaluation, output: Path, *, json: bool) -> None:
+    from unipic.jobs.shapes.evaluation import as_facts, summary
     from unipic.jobs.shapes.score_tables import show, tables
 
+    if json:
+        typer.echo(as_json(as_facts(evaluation)))
+        return
     show(tables(evaluation.scores))
     for text in (*summary(evaluation), f"report: {output / 'report.html'}"):
-        typer.echo(text)
+        say(text)

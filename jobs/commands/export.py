@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unipic.jobs.terminal.formatting import as_json, count
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def export_output(
     \b
     Examples:
       unipic export demo-output/captions --to captions.csv
-      unipic export demo-output/pictures --images pictures --name '{id}-{sample}.png'
+      unipic export demo-output/pictures --images files --name '{id}.png'
       unipic export demo-output/pictures --format openai-batch --to results.jsonl
     """
     if (to is None) == (images is None):
@@ -82,12 +83,12 @@ def _captions(
     if json:
         typer.echo(as_json(exported))
         return
-    typer.echo(f"wrote {count(exported.rows, 'caption')} to {to}")
+    say(f"wrote {count(exported.rows, 'caption')} to {to}")
     if exported.rejected or exported.undone:
         missing = f"{count(exported.rejected, 'row')} rejected, {count(exported.undone, 'row')} not done yet"
-        typer.echo(f"  without a caption: {missing}")
+        say(f"  without a caption: {missing}")
     if exported.left_out:
-        typer.echo(f"  columns left out: {', '.join(exported.left_out)} (neither text nor numbers)")
+        say(f"  columns left out: {', '.join(exported.left_out)} (neither text nor numbers)")
 
 
 def _images(output: str, folder: Path, storage: Storage, *, name: str | None, force: bool, json: bool) -> None:
@@ -98,9 +99,9 @@ def _images(output: str, folder: Path, storage: Storage, *, name: str | None, fo
         typer.echo(as_json(exported))
         return
     earlier = f" ({exported.earlier:,} were there already)" if exported.earlier else ""
-    typer.echo(f"wrote {count(exported.images, 'image')} to {folder}{earlier}, listed in {LIST}")
+    say(f"wrote {count(exported.images, 'image')} to {folder}{earlier}, listed in {LIST}")
     if exported.rejected or exported.undone:
-        typer.echo(f"  without an image: {exported.rejected:,} rejected, {exported.undone:,} not done yet")
+        say(f"  without an image: {exported.rejected:,} rejected, {exported.undone:,} not done yet")
 
 
 def _batch(output: str, to: Path, storage: Storage, *, force: bool, json: bool) -> None:
@@ -110,10 +111,10 @@ def _batch(output: str, to: Path, storage: Storage, *, force: bool, json: bool) 
     if json:
         typer.echo(as_json(exported))
         return
-    typer.echo(f"wrote {count(exported.answers, 'result')} to {to}")
+    say(f"wrote {count(exported.answers, 'result')} to {to}")
     if exported.partial:
-        typer.echo(f"  {count(exported.partial, 'result')} with fewer images than asked for: the others were rejected")
+        say(f"  {count(exported.partial, 'result')} with fewer images than asked for: the others were rejected")
     if exported.errors:
-        typer.echo(f"wrote {count(exported.errors, 'error')} to {exported.errors_file}")
+        say(f"wrote {count(exported.errors, 'error')} to {exported.errors_file}")
     if exported.undone:
-        typer.echo(f"  not done yet: {count(exported.undone, 'request')}, in neither file")
+        say(f"  not done yet: {count(exported.undone, 'request')}, in neither file")

@@ -17,7 +17,10 @@ class TaskName(StrEnum):
 
 
 Manifest = Annotated[
-    str, typer.Argument(metavar="MANIFEST", help="Rows to process: a file, a glob, or a folder, local or s3://.")
+    str,
+    typer.Argument(
+        metavar="MANIFEST", help="Rows to process: a file, a glob, or a folder, local or s3://, gs://, az:// or hf://."
+    ),
 ]
 Task = Annotated[TaskName | None, typer.Option(help="Default: what the columns suggest.")]
 Checkpoint = Annotated[str, typer.Option(metavar="URI", help="Checkpoint to use; default: the small one that ships.")]
@@ -49,8 +52,8 @@ def init_job(
     \b
     Examples:
       unipic init prompts.parquet > job.yaml
-      unipic init photos/ --task edit --instruction "make it look like winter" > job.yaml
-      unipic init 's3://datasets/prompts/*.parquet' --checkpoint checkpoints/unipic-1.5b > job.yaml
+      unipic init photos/ --task edit --instruction "make it winter" > job.yaml
+      unipic init 's3://datasets/prompts/*.parquet' --task generate > job.yaml
     """
     from unipic.jobs.spec.draft import Wishes, draft
 

@@ -22,7 +22,7 @@ def make_tiny(
     \b
     Example:
       unipic init-tiny checkpoints/tiny
-      unipic plan configs/generate.yaml --set model.checkpoint=checkpoints/tiny --set params.image_size=64
+      unipic plan configs/generate.yaml --set model.checkpoint=checkpoints/tiny
     """
     from unipic.model.checkpoint import CheckpointFault
     from unipic.model.init_tiny import init_tiny

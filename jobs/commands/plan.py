@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unipic.jobs.terminal.formatting import as_json, count, duration, size
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import AsJson, JobFile, Set
 from unipic.jobs.terminal.steps import Steps
 
@@ -62,7 +63,7 @@ def plan_job(
         typer.echo(as_json(planned))
         return
     for line in _lines(planned):
-        typer.echo(line)
+        say(line)
 
 
 def _lines(plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from unipic.jobs.terminal.formatting import as_json, count
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import AsJson, JobFile, Set
 
 
@@ -37,9 +38,9 @@ def prune_job(
         typer.echo(as_json({"removed": yes, "files": gone}))
         return
     if not gone:
-        typer.echo("nothing to remove: the manifest still has every file of this output")
+        say("nothing to remove: the manifest still has every file of this output")
         return
     for file in gone:
-        typer.echo(f"{file.name}: outputs of {count(file.rows, 'row')}{' removed' if yes else ''}")
+        say(f"{file.name}: outputs of {count(file.rows, 'row')}{' removed' if yes else ''}")
     if not yes:
-        typer.echo("nothing was removed; pass --yes to remove them")
+        say("nothing was removed; pass --yes to remove them")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unipic.jobs.terminal.formatting import as_json
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
 from unipic.jobs.terminal.rejections import place
 
@@ -35,7 +36,7 @@ def list_rejected(
     \b
     Examples:
       unipic rejected demo-output/pictures
-      unipic rejected demo-output/pictures --kind PromptRefused --csv > too-long.csv
+      unipic rejected demo-output/pictures --kind PromptRefused --csv > long.csv
     """
     from unipic.pipeline.audit.export import harmless
     from unipic.pipeline.audit.rejections import Rejection, rejections
@@ -52,7 +53,7 @@ def list_rejected(
         return
     empty = True
     for row in rows:
-        typer.echo(_line(row))
+        say(_line(row))
         empty = False
     if empty:
         typer.echo("no rejected rows" + (f" of kind {kind}" if kind else ""), err=True)

@@ -9,6 +9,7 @@ import typer
 
 from unipic.jobs.terminal.exit_codes import FAULT
 from unipic.jobs.terminal.formatting import as_json
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import (
     Anonymous,
     AsJson,
@@ -70,12 +71,13 @@ def replay_row(
         except OSError as error:
             raise JobError(f"cannot write {save}: {error.strerror}") from error
         if not json:
-            typer.echo(f"wrote {save}")
+            say(f"wrote {save}")
     if json:
         values = {name: value for name, value in vars(replayed).items() if not isinstance(value, bytes)}
         typer.echo(as_json(values | {"as_promised": replayed.as_promised}))
     else:
-        typer.echo("\n".join(_lines(replayed)))
+        for line in _lines(replayed):
+            say(line)
     if not replayed.identical and not replayed.as_promised:
         raise typer.Exit(FAULT)
 

@@ -13,6 +13,7 @@ import typer
 from unipic.jobs.terminal import logs
 from unipic.jobs.terminal.exit_codes import DONE, INTERRUPTED, REJECTED, RESUME, STOPPED
 from unipic.jobs.terminal.formatting import as_json, count, duration, rate
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import AsJson, JobFile, Set
 from unipic.jobs.terminal.progress import Display
 from unipic.jobs.terminal.rejections import kind_lines
@@ -59,11 +60,12 @@ def run_job(
     \b
     Examples:
       unipic run configs/generate.yaml
-      unipic run configs/generate.yaml --set compute.replicas=4 --set limits.max_hours=8
-      unipic run configs/generate.yaml --address auto        on this machine's Ray cluster
+      unipic run configs/generate.yaml --set limits.max_hours=8
+      unipic run configs/generate.yaml --address auto     on a Ray cluster
 
     \b
-    Exit codes: 0 done · 1 job or usage error · 2 too many rejected rows · 3 stopped early, resumable
+    Exit codes: 0 done · 1 job or usage error · 2 too many rejected rows ·
+                3 stopped early, resumable
     """
     from unipic.jobs.spec.load import load_job
 
@@ -111,15 +113,15 @@ def _print_result(result: Result, storage: StorageOptions) -> None:
     new = result.ok + result.rejected - result.earlier
     pace = f"{duration(result.seconds)}, {rate(new / result.seconds, 'rows')}" if new and result.seconds > 0 else "none"
     heading = {"done": "done", "rejected": "too many rejected rows", "stopped": "stopped early"}[result.outcome]
-    typer.echo(f"{heading}: {rows} ({result.earlier:,} from earlier runs; this run: {pace})")
+    say(f"{heading}: {rows} ({result.earlier:,} from earlier runs; this run: {pace})")
     if result.message:
-        typer.echo(f"  reason    {result.message}")
-    typer.echo(f"  output    {result.output}")
+        say(f"  reason    {result.message}")
+    say(f"  output    {result.output}")
     if result.rejected:
         for line in _rejected_lines(result.output, storage):
-            typer.echo(f"  rejected  {line}")
+            say(f"  rejected  {line}")
     if result.outcome == "stopped":
-        typer.echo(f"  resume    {RESUME}")
+        say(f"  resume    {RESUME}")
 
 
 def _rejected_lines(output: str, options: StorageOptions) -> Iterator[str]:

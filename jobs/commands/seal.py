@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from unipic.jobs.terminal.formatting import as_json, count
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
 
 
@@ -35,5 +36,5 @@ def seal_output(
     if json:
         typer.echo(as_json(made))
         return
-    typer.echo(f"{output}: sealed with {count(made.receipts, 'receipt')}")
-    typer.echo(made.digest)
+    say(f"{output}: sealed with {count(made.receipts, 'receipt')}")
+    say(made.digest)

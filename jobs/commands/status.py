@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from unipic.jobs.terminal.formatting import as_json, duration, rate
-from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
+from unipic.jobs.terminal.lines import say
+from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OfJob, OptionalOutput, Region, output_of
 from unipic.jobs.terminal.rejections import kind_lines
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def show_status(
-    output: OutputUri,
+    output: OptionalOutput = None,
+    job: OfJob = None,
     json: AsJson = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
@@ -29,18 +31,21 @@ def show_status(
     \b
     Examples:
       unipic status demo-output/pictures
+      unipic status --job configs/generate.yaml
       unipic status s3://datasets/pictures --endpoint-url http://127.0.0.1:9000
     """
     from unipic.pipeline.audit.status import status
     from unipic.pipeline.storage.remote import PATIENCE_S
 
-    storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous, patience_s=PATIENCE_S)
-    current = status(output, storage)
+    where, storage = output_of(
+        output, job, endpoint_url=endpoint_url, region=region, anonymous=anonymous, patience_s=PATIENCE_S
+    )
+    current = status(where, storage)
     if json:
         typer.echo(as_json(current))
         return
     for line in _lines(current):
-        typer.echo(line)
+        say(line)
 
 
 def _lines(current: Status) -> list[str]:

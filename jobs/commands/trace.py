@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unipic.jobs.terminal.formatting import as_json
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import (
     Anonymous,
     AsJson,
     EndpointUrl,
-    OutputUri,
+    OfJob,
     Region,
-    RowName,
-    storage_from_options,
+    output_of,
 )
 
 if TYPE_CHECKING:
     from unipic.pipeline.audit.trace import Step
 
 
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OUTPUT ROW",
+        help="Output folder of a job, which --job replaces; and the row: an id of the manifest, FILE:ROW, or a lineage "
+        "id (its first 8 digits or more). Append #SAMPLE to choose a sample.",
+    ),
+]
+
+
 def trace_row(
-    output: OutputUri,
-    row: RowName,
+    words: Words,
+    job: OfJob = None,
     json: AsJson = False,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
@@ -34,18 +44,23 @@ def trace_row(
     Shows each job on the way with its prompt, its source file and row, and the content of that row.
 
     \b
-    Example:
+    Examples:
       unipic trace demo-output/edits edit-01
+      unipic trace edit-01 --job configs/edit.yaml
     """
     from unipic.pipeline.audit.trace import trace
 
-    steps = trace(output, row, storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous))
+    if len(words) > 2:
+        raise typer.BadParameter(f"expected OUTPUT and ROW, got {len(words)} words")
+    given = words[0] if len(words) == 2 else None
+    output, storage = output_of(given, job, endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    steps = trace(output, words[-1], storage)
     if json:
         typer.echo(as_json(steps))
         return
     for depth, step in enumerate(steps):
         for line in _lines(step):
-            typer.echo("   " * depth + line)
+            say("   " * depth + line)
 
 
 def _lines(step: Step) -> list[str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from unipic.jobs.terminal.exit_codes import FAULT, STOPPED
 from unipic.jobs.terminal.formatting import as_json, count
+from unipic.jobs.terminal.lines import say
 from unipic.jobs.terminal.options import Anonymous, AsJson, EndpointUrl, OutputUri, Region, storage_from_options
 from unipic.jobs.terminal.progress import Display
 from unipic.jobs.terminal.signals import Signals
@@ -62,7 +63,7 @@ def verify_output(
         stopped = _repair(output, storage, reports[0])
         reports.append(_audit(output, storage, replay, seal, quiet=json))
     elif not json and (actions := _repair_actions(reports[0])):
-        typer.echo(f"  --repair would {actions}")
+        say(f"  --repair would {actions}")
     if json:
         typer.echo(as_json([report.as_dict() for report in reports] if repair else reports[0].as_dict()))
     if not reports[-1].ok:
@@ -92,15 +93,15 @@ def _audit(output: str, storage: Storage, replay: int, seal: str, *, quiet: bool
 
 def _print_report(report: Report) -> None:
     rows = f"{report.data:,} data and {report.rejected:,} rejected of {count(report.rows, 'row')}"
-    typer.echo(f"{report.output}: {report.verdict}; {rows} in {count(report.units, 'unit')}")
+    say(f"{report.output}: {report.verdict}; {rows} in {count(report.units, 'unit')}")
     if report.seal == "intact":
-        typer.echo(f"  sealed: {report.digest}")
+        say(f"  sealed: {report.digest}")
     elif report.seal == "outdated":
-        typer.echo("  changed since it was sealed; `unipic seal` makes a new seal")
+        say("  changed since it was sealed; `unipic seal` makes a new seal")
     for kind, number in sorted(report.counts.items(), key=lambda item: -item[1]):
-        typer.echo(f"  {kind}: {number:,}")
+        say(f"  {kind}: {number:,}")
     for problem in report.problems[:_PROBLEMS_SHOWN]:
-        typer.echo(f"    {problem.where}: {problem.message}")
+        say(f"    {problem.where}: {problem.message}")
 
 
 def _repair_actions(report: Report) -> str:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unipic.jobs.shapes.questions import TASKS, Answered, Settings, judged, png, run_questions, shuffled
 from unipic.jobs.shapes.report import Card, Claim, Image, Section, page
@@ -135,10 +135,10 @@ def summary(evaluation: Evaluation) -> list[str]:
     return texts
 
 
-def write(evaluation: Evaluation, output: Path) -> None:
-    """Writes scores.json, verdicts.jsonl and report.html to the output folder."""
+def as_facts(evaluation: Evaluation) -> dict[str, Any]:
+    """What scores.json holds."""
     settings = evaluation.settings
-    body = {
+    return {
         "checkpoint": str(settings.checkpoint),
         "seed": evaluation.seed,
         "settings": {
@@ -151,7 +151,11 @@ def write(evaluation: Evaluation, output: Path) -> None:
         "scores": {name: as_data(scores) for name, scores in evaluation.scores.items()},
         "pace": [asdict(pace) for pace in evaluation.paces],
     }
-    (output / "scores.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+
+
+def write(evaluation: Evaluation, output: Path) -> None:
+    """Writes scores.json, verdicts.jsonl and report.html to the output folder."""
+    (output / "scores.json").write_text(json.dumps(as_facts(evaluation), indent=1) + "\n", encoding="utf-8")
     lines = (json.dumps(_as_data(each), ensure_ascii=False) + "\n" for each in evaluation.answered)
     (output / "verdicts.jsonl").write_text("".join(lines), encoding="utf-8")
     html = page(

@@ -19,6 +19,9 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the job. May be repeated."),
 ]
 OutputUri = Annotated[str, typer.Argument(metavar="OUTPUT", help="Output folder of a job, local or s3://.")]
+OptionalOutput = Annotated[
+    str | None, typer.Argument(metavar="OUTPUT", help="Output folder of a job, local or s3://; or give --job.")
+]
 RowName = Annotated[
     str,
     typer.Argument(
@@ -26,6 +29,10 @@ RowName = Annotated[
         help="The row: an id of the manifest, FILE:ROW, or a lineage id (its first 8 digits or more). "
         "Append #SAMPLE to choose a sample.",
     ),
+]
+OfJob = Annotated[
+    Path | None,
+    typer.Option("--job", metavar="FILE", help="Job file to take OUTPUT and the S3 endpoint and region from."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 EndpointUrl = Annotated[str | None, typer.Option(metavar="URL", help="Address of an S3 store other than AWS.")]
@@ -45,6 +52,31 @@ def storage_from_options(
 
     options = storage_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
     return Storage(options, patience_s=patience_s)
+
+
+def output_of(
+    output: str | None,
+    job: Path | None,
+    *,
+    endpoint_url: str | None,
+    region: str | None,
+    anonymous: bool,
+    patience_s: float | None = None,
+) -> tuple[str, Storage]:
+    """The output and its storage, as the options describe them or else the job file. Raises as `storage_options`."""
+    if job is None:
+        if output is None:
+            raise typer.BadParameter("give OUTPUT, or --job FILE")
+        return output, storage_from_options(
+            endpoint_url=endpoint_url, region=region, anonymous=anonymous, patience_s=patience_s
+        )
+    from unipic.jobs.spec.load import load_job
+    from unipic.pipeline.storage.storage import Storage
+
+    spec = load_job(job, ())
+    given = storage_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
+    options = spec.storage.model_copy(update=given.model_dump(exclude_defaults=True))
+    return output or spec.output.uri, Storage(options, patience_s=patience_s)
 
 
 def storage_options(*, endpoint_url: str | None, region: str | None, anonymous: bool) -> StorageOptions:
