@@ -93,7 +93,8 @@ def draft(wishes: Wishes, machine: Machine | None = None) -> str:
     if given := wishes.storage.model_dump(exclude_defaults=True):
         values["storage"] = given
     values["compute"]["replicas"] = _replicas(JOBS[task].model_validate(values), manifest, machine, size)
-    return _text(values, manifest.rows, schema.names, machine)
+    sized = values["params"]["image_size"] == config.default_image_size
+    return _text(values, manifest.rows, schema.names, machine, sized=sized)
 
 
 def _listed(schema: pa.Schema) -> pa.Schema:
@@ -148,11 +149,14 @@ def _name(manifest: str, task: str) -> str:
     return f"{stem}-{task}"[-200:].lstrip("-._ ")
 
 
-def _text(values: dict[str, Any], rows: int, columns: Sequence[str], machine: Machine) -> str:
+def _text(values: dict[str, Any], rows: int, columns: Sequence[str], machine: Machine, *, sized: bool) -> str:
+    """Args: sized: the image size is the checkpoint's own, and not what requests ask for."""
     comments = {
         "manifest": f"{rows:,} row{'s' * (rows != 1)}",
         "columns": f"the manifest has {', '.join(columns)}",
-        "image_size": "the size this checkpoint was trained for",
+        "image_size": "the size this checkpoint was trained for"
+        if sized
+        else "the size that the first request asks for",
         "replicas": str(machine),
         "max_rejected": "the run stops with exit code 2 above this share",
     }

@@ -48,6 +48,6 @@ def conclude(
         rejected=seen.rejected,
         earlier=tally.earlier + seen.rows_behind,
         seconds=seconds,
-        message=policy.reason or (f"{seen.rejected} rows rejected, {policy.rejected_allowed} allowed" if over else ""),
+        message=policy.too_many(seen.rejected_by_now) if over else policy.reason,  # units in flight rejected more rows
         output=output,
     )

@@ -65,16 +65,18 @@ class StopPolicy:
         self.reason = self.reason or self._reason(tally, health)
         return self.stopping
 
+    def too_many(self, rejected: int) -> str:
+        """Why a run with so many rejected rows stops."""
+        rows = f"{rejected:,} row{'' if rejected == 1 else 's'}"
+        return f"{rows} rejected, limits.max_rejected allows {self.rejected_allowed:,} of {self.rows_total:,}"
+
     def _reason(self, tally: Tally, health: Health | None) -> str:
         if self.stop_requested():
             return "asked to stop"
         if (failure := self.fatal or self.storage_failure) is not None:
             return failure.message
         if tally.rejected > self.rejected_allowed:
-            return (
-                f"{tally.rejected} rows rejected, limits.max_rejected allows {self.rejected_allowed} "
-                f"of {self.rows_total}"
-            )
+            return self.too_many(tally.rejected)
         if self.deadline is not None and self.now() >= self.deadline:
             return f"the deadline {self.deadline:%H:%M} was reached"
         if health is not None:

@@ -36,7 +36,14 @@ def test_a_run_that_was_stopped_when_another_had_done_its_work_is_done(tmp_path:
 
 def test_too_many_rejected_rows_are_said_with_both_numbers(tmp_path: Path) -> None:
     result = conclude(TALLY, policy(tmp_path, max_rejected=0), WHOLE, seconds=2.0, output="out")
-    assert (result.outcome, result.message) == ("rejected", "1 rows rejected, 0 allowed")
+    assert (result.outcome, result.message) == ("rejected", "1 row rejected, limits.max_rejected allows 0 of 20")
+
+
+def test_rows_that_were_rejected_while_a_run_stopped_are_counted_in_its_reason(tmp_path: Path) -> None:
+    stopping = policy(tmp_path, "6 rows rejected, limits.max_rejected allows 4 of 20", max_rejected=4)
+    seen = replace(WHOLE, ok=8, rejected=12, rejected_by_now=12)
+    result = conclude(TALLY, stopping, seen, seconds=2.0, output="out")
+    assert result.message == "12 rows rejected, limits.max_rejected allows 4 of 20"
 
 
 def test_rows_that_are_still_to_be_attempted_again_are_not_too_many(tmp_path: Path) -> None:
