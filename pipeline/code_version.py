@@ -35,6 +35,11 @@ def version_of(root: Path, release: str) -> str:
     return f"{clean}.dirty.{_digest(root)}" if changes else clean
 
 
+def code_digest() -> str:
+    """Of the files of this package, whatever its version says."""
+    return _digest(Path(__file__).resolve().parents[1])
+
+
 def _release() -> str:
     try:
         return version("unipic-batch")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
@@ -188,7 +189,9 @@ class Limits(Closed):
 
     max_rejected: str | int = Field(default="10%", description="Rows that may fail: a count, or a share such as 1%.")
     until: str | None = Field(
-        default=None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description='Local time of day to stop at, quoted: "07:00".'
+        default=None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d( [A-Za-z][A-Za-z0-9_+/-]*)?$",
+        description='Time of day to stop at, quoted: "07:00" in the driver\'s time zone, or "07:00 Europe/Berlin".',
     )
     max_hours: Annotated[float, Field(gt=0, le=10_000), INTEGER_AS_FLOAT] | None = Field(
         default=None, description="Hours after which no new unit starts."
@@ -205,6 +208,17 @@ class Limits(Closed):
     batch_timeout_s: Real = Field(
         default=1800.0, gt=0, le=86_400, description="Seconds for one micro-batch before its replica is replaced."
     )
+
+    @field_validator("until")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        zone = (value or "").partition(" ")[2]
+        if zone:
+            try:
+                ZoneInfo(zone)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError(f"must name a time zone of the IANA database or none, got {zone}") from None
+        return value
 
     @field_validator("max_rejected")
     @classmethod

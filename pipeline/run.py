@@ -15,6 +15,7 @@ from unipic.pipeline.execution.capacity import check_capacity, with_gpus
 from unipic.pipeline.execution.conclusion import conclude, raise_fatal
 from unipic.pipeline.execution.driver import Driver
 from unipic.pipeline.execution.graph import COMMIT_CPUS, PREPARE_CPUS, RayExecutor
+from unipic.pipeline.execution.node_check import check_nodes
 from unipic.pipeline.execution.progress import OnProgress, Progress, Result
 from unipic.pipeline.execution.ray_cluster import ray_cluster, supervisor_actor
 from unipic.pipeline.execution.ray_exposure import exposure
@@ -92,7 +93,7 @@ def run(
     known = ledger.snapshot(record)
     recover(ledger, known)
     work = what_is_left(context, manifest, ledger, known, retry_rejected=retry_rejected, again=again)
-    policy = StopPolicy(job, work.tally.rows_total, stop_requested=(stop or threading.Event()).is_set)
+    policy = _stop_policy(work, stop or threading.Event())
     reporter = Reporter(on_progress, work.tally, policy)
     for said in (*manifest.left_out, *renamed(job)):
         reporter.note(said)
@@ -119,6 +120,11 @@ def _compact(work: Work, result: Result, reporter: Reporter) -> None:
         return
     if done.packs:
         reporter.note(f"{done.files_before:,} data files are now {done.files_after:,}")
+
+
+def _stop_policy(work: Work, stop: threading.Event) -> StopPolicy:
+    tally = work.tally
+    return StopPolicy(work.context.job, tally.rows_total, stop_requested=stop.is_set, resumes=tally.units_done > 0)
 
 
 def what_is_left(
@@ -164,26 +170,36 @@ def _execute(
         for other in others:
             note(f"another run of this job is at work here ({other}); both end with the same output")
         reporter.report("starting")
-        with (
-            ray_cluster(address, cpus=needed, verbose=verbose, on_wait=reporter.waiting) as watch,
-            supervisor_actor(watch) as supervisor,
-        ):
-            look = partial(_look_at_cluster, job, can_grow=address is not None)
-            job, messages = watch.call(look, "looking at its machines")
+        with ray_cluster(address, cpus=needed, verbose=verbose, on_wait=reporter.waiting) as watch:
+            look = partial(_look_at_cluster, work, private=watch.processes is not None, can_grow=address is not None)
+            context, messages = watch.call(look, "looking at its machines")
             for message in messages:
                 note(message)
-            executor = RayExecutor(replace(work.context, job=job), supervisor, make_engine, watch)
-            Driver(executor, work.queue, work.tally, policy, reporter, grace_s=job.limits.grace_s).drive()
+            with supervisor_actor(watch) as supervisor:
+                executor = RayExecutor(context, supervisor, make_engine, watch)
+                Driver(executor, work.queue, work.tally, policy, reporter, grace_s=job.limits.grace_s).drive()
         result = finish(work, policy, reporter)
         closing(Ending(result.outcome, result.ok, result.rejected, result.message))
         return result
 
 
-def _look_at_cluster(job: Job, *, can_grow: bool) -> tuple[Job, list[str]]:
-    """`job` with what the connected cluster decides filled in, and what the user should know of that cluster."""
-    placed, placement = with_gpus(job)
-    messages = (exposure(), placement, check_capacity(placed, can_grow=can_grow))
-    return placed, [message for message in messages if message]
+def _look_at_cluster(work: Work, *, private: bool, can_grow: bool) -> tuple[RunContext, list[str]]:
+    """What the connected cluster decides filled in, and what the user should know of that cluster.
+
+    Args:
+        private: it has this machine alone, with this very package.
+        can_grow: machines may join later.
+
+    Raises:
+        JobError: the cluster cannot do the job.
+    """
+    job, placement = with_gpus(work.context.job)
+    context = replace(work.context, job=job)
+    messages = [exposure(), placement]
+    if not private:
+        messages.append(check_nodes(context, work.manifest.files[0]))
+    messages.append(check_capacity(job, can_grow=can_grow))
+    return context, [message for message in messages if message]
 
 
 def finish(work: Work, policy: StopPolicy, reporter: Reporter) -> Result:

@@ -39,6 +39,10 @@ RetryRejected = Annotated[
     bool, typer.Option("--retry-rejected", help="Retry rejected rows; those that succeed join the output.")
 ]
 OnChange = Annotated[Changed, typer.Option(help="For manifest files whose content changed: stop, or run them again.")]
+ExitZero = Annotated[
+    bool,
+    typer.Option("--exit-zero-when-stopped", help="Exit with 0, not 3, after a limit or a signal stopped it."),
+]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept a manifest without rows.")]
 
 
@@ -49,6 +53,7 @@ def run_job(
     retry_rejected: RetryRejected = False,
     changed: OnChange = Changed.REFUSE,
     allow_empty: AllowEmpty = False,
+    exit_zero_when_stopped: ExitZero = False,
     json: AsJson = False,
 ) -> None:
     """Run a job, or resume it.
@@ -89,7 +94,8 @@ def run_job(
             typer.echo(as_json(result))
         else:
             _print_result(result, resolved.storage)
-    raise typer.Exit({"done": DONE, "rejected": REJECTED, "stopped": STOPPED}[result.outcome])
+    stopped = DONE if exit_zero_when_stopped else STOPPED
+    raise typer.Exit({"done": DONE, "rejected": REJECTED, "stopped": stopped}[result.outcome])
 
 
 def _run(

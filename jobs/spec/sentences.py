@@ -49,7 +49,7 @@ _BOUNDS = {
 }
 _PATTERNS = {
     "name": "must start with a letter or digit, followed by letters, digits, spaces and . _ -",
-    "limits.until": 'must be a time of day in quotes, such as "07:00"',
+    "limits.until": 'must be a time of day in quotes, such as "07:00" or "07:00 Europe/Berlin"',
     "storage.endpoint_url": "must be an http:// or https:// address, such as http://127.0.0.1:9000",
 }
 

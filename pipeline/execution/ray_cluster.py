@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from unipic.pipeline.execution.quiet import quiet_native_stderr
-from unipic.pipeline.execution.ray_address import check_reachable
+from unipic.pipeline.execution.ray_address import check_reachable, check_token
 from unipic.pipeline.execution.ray_start import connected
 from unipic.pipeline.execution.ray_watch import RayWatch, services
 from unipic.pipeline.supervision.supervisor import Supervisor
@@ -39,6 +39,7 @@ def ray_cluster(
     """
     if address is not None:
         check_reachable(address)
+        check_token(address)
     # A thread of Ray Data's that outlives its cluster would otherwise start a new one: so this one is never restored.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     with contextlib.ExitStack() as stack:

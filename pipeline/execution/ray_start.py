@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from unipic.pipeline.errors import EngineError
-from unipic.pipeline.execution.ray_address import REMEDY
+from unipic.pipeline.execution.ray_address import REMEDY, TOKEN_REMEDY
 from unipic.pipeline.execution.ray_processes import RayProcesses
 from unipic.pipeline.supervision.failures import RayLost, essence
 
 POLL_S = 0.2
 OWN_ERROR_S = 5.0
+CONNECT_S = 60.0  # takes three; Ray itself may never give up
 LOCAL_STARTS = 2  # Ray gives its own processes 30 s to start, which is too short on a busy machine
 SLOW_START = "timed out during startup"  # in the message of Ray's exception, which is a plain Exception
 SHUTDOWN_S = 15.0  # it takes one second, or seven where a part of Ray is gone
@@ -105,8 +106,12 @@ class _Session:
 def _wait(session: _Session, processes: RayProcesses | None, on_wait: Callable[[float], None]) -> None:
     began = time.monotonic()
     while not session.ready.wait(POLL_S):
-        on_wait(time.monotonic() - began)
+        waited_s = time.monotonic() - began
+        on_wait(waited_s)
         if processes is None:
+            if waited_s > CONNECT_S:
+                address = session.options["address"]
+                raise EngineError(f"Ray at {address} gave no answer within {CONNECT_S:.0f} s", remedy=REMEDY)
             continue
         processes.look()
         name = processes.ended()
@@ -117,5 +122,7 @@ def _wait(session: _Session, processes: RayProcesses | None, on_wait: Callable[[
         return
     if processes is None:
         address = session.options["address"]
-        raise EngineError(f"Ray at {address} could not be used: {essence(error)}", remedy=REMEDY) from error
+        said = essence(error)
+        remedy = TOKEN_REMEDY if "AuthenticationError" in said else REMEDY
+        raise EngineError(f"Ray at {address} could not be used: {said}", remedy=remedy) from error
     raise RayLost(f"Ray could not be started on this machine: {essence(error)}", remedy=RETRY) from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from unipic.pipeline.execution.deadline import deadline
 from unipic.pipeline.execution.tally import Tally
 from unipic.pipeline.job import Job
 from unipic.pipeline.supervision.admission import LOAD_DEATH, LOAD_DEATHS
@@ -18,7 +19,8 @@ class StopPolicy:
     Args:
         rows_total: output rows of the whole manifest, which a share of rejected rows refers to.
         stop_requested: whether the user asked to stop.
-        now: the local time.
+        resumes: earlier runs have committed units.
+        now: the time, in this machine's time zone unless it names another.
 
     Attributes:
         reason: why the run is stopping, in words; "" while it is not.
@@ -32,6 +34,7 @@ class StopPolicy:
         rows_total: int,
         *,
         stop_requested: Callable[[], bool],
+        resumes: bool = False,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self.limits = job.limits
@@ -40,7 +43,7 @@ class StopPolicy:
         self.rejected_allowed = job.limits.rejected_allowed(rows_total)
         self.stop_requested = stop_requested
         self.now = now
-        self.deadline = _deadline(job, now())
+        self.deadline = deadline(job.limits, now(), resumes=resumes)
         self.reason = ""
         self.fatal: Failure | None = None
         self.storage_failure: Failure | None = None
@@ -77,8 +80,8 @@ class StopPolicy:
             return failure.message
         if tally.rejected > self.rejected_allowed:
             return self.too_many(tally.rejected)
-        if self.deadline is not None and self.now() >= self.deadline:
-            return f"the deadline {self.deadline:%H:%M} was reached"
+        if self.deadline is not None and self.now().astimezone() >= self.deadline.at:
+            return f"the deadline {self.deadline.words} was reached"
         if health is not None:
             stalled_s = health.stalled_s(self.limits.batch_timeout_s)
             if stalled_s > self.limits.stall_s:
@@ -87,15 +90,3 @@ class StopPolicy:
                 self.record(Failure("EngineError", LOAD_DEATH, "replica"))
                 return LOAD_DEATH
         return ""
-
-
-def _deadline(job: Job, now: datetime) -> datetime | None:
-    """The earlier of `limits.until` (next time the clock shows it) and `limits.max_hours` from now."""
-    ends = []
-    if job.limits.max_hours is not None:
-        ends.append(now + timedelta(hours=job.limits.max_hours))
-    if job.limits.until is not None:
-        hour, minute = map(int, job.limits.until.split(":"))
-        at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-        ends.append(at if at > now else at + timedelta(days=1))
-    return min(ends, default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from unipic.pipeline.supervision.supervisor import Supervisor, UnitHistory
 
 SUPERVISOR_TIMEOUT_S = 60.0  # it answers in milliseconds; a machine that swaps may need longer
 POLL_S = 0.5
+ALIVE_EVERY_S = 5.0
 NOTICE_S = 3.0  # within which whoever watches Ray notices that it is gone
 
 
@@ -69,6 +71,13 @@ class RemoteClient:
 
     def replica_loaded(self, replica: str) -> None:
         self._call("replica_loaded", replica)
+        threading.Thread(target=self._stay_counted, args=(replica,), name="alive", daemon=True).start()
+
+    def _stay_counted(self, replica: str) -> None:
+        with contextlib.suppress(Exception):  # Ray is gone, and this process is about to end
+            while True:
+                time.sleep(ALIVE_EVERY_S)
+                self.actor.replica_alive.remote(replica)
 
     def begin_task(self, unit: str, stage: str) -> int | None:
         deaths: int | None = self._call("begin_task", unit, stage)

@@ -19,6 +19,7 @@ from unipic.pipeline.supervision.failures import Failure
 from unipic.pipeline.supervision.health import Health, Rows
 
 TASKS = ("prepare", "commit")
+LIVE_S = 20.0  # since a replica was last heard of: it says every `ALIVE_EVERY_S` that it is there
 
 
 def task_key(unit: str, stage: str) -> str:
@@ -56,7 +57,7 @@ class Supervisor:
     died_on_device: set[str] = field(default_factory=set)
     settled: dict[str, set[Rows]] = field(default_factory=dict)
     loading: set[str] = field(default_factory=set)
-    live: set[str] = field(default_factory=set)
+    live: dict[str, float] = field(default_factory=dict)
     rows_answered: int = 0
     crashes: int = 0
     clock: Callable[[], float] = time.monotonic
@@ -99,7 +100,11 @@ class Supervisor:
     def replica_loaded(self, replica: str) -> None:
         """Not progress: otherwise a replica that dies and is restarted for ever would look busy."""
         self.loading.discard(replica)
-        self.live.add(replica)
+        self.live[replica] = self.clock()
+
+    def replica_alive(self, replica: str) -> None:
+        """A loaded replica is there. Those of an earlier wave, or of a node that is gone, say so no more."""
+        self.live[replica] = self.clock()
 
     def begin_task(self, unit: str, stage: str) -> int | None:
         """A task of `stage` ("prepare" or "commit") is about to work on `unit`.
@@ -126,11 +131,11 @@ class Supervisor:
             rows, died, _ = open_batch
             self.crashed.setdefault(unit, []).append(rows)
             self.died_on_device.add(died)
-            self.live.discard(died)
+            self.live.pop(died, None)
             self.crashes += 1
             self.progress_at = self.clock()  # bisection comes to an end
         elif holder != replica:
-            self.live.discard(holder)
+            self.live.pop(holder, None)
             if not self._died_on_device(holder):
                 self.deaths[unit] += 1
         self.held[unit] = replica
@@ -187,7 +192,7 @@ class Supervisor:
     def health(self) -> Health:
         now = self.clock()
         return Health(
-            replicas=len(self.live),
+            replicas=sum(now - heard_at <= LIVE_S for heard_at in self.live.values()),
             loading=len(self.loading),
             rows_answered=self.rows_answered,
             crashes=self.crashes,

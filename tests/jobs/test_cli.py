@@ -150,6 +150,14 @@ def test_how_a_run_ends_is_its_exit_code(
     assert ("run the same command again to resume" in printed) is (code == 3)
 
 
+@pytest.mark.parametrize(("outcome", "code"), [("done", 0), ("rejected", 2), ("stopped", 0)])
+def test_for_schedulers_that_retry_whatever_is_not_zero_a_run_that_stopped_may_exit_with_it(
+    outcome: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_gives(monkeypatch, result(outcome, message="because"))
+    assert unipic("run", str(GOOD), "--exit-zero-when-stopped") == code
+
+
 def test_a_result_is_json_with_the_same_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.clock import FakeClock
 from tests.fakes import make_job
+from unipic.pipeline.execution.deadline import Deadline, deadline
 from unipic.pipeline.execution.stop_policy import StopPolicy
 from unipic.pipeline.execution.tally import Tally
 from unipic.pipeline.supervision.admission import LOAD_DEATH, LOAD_DEATHS
@@ -66,6 +67,41 @@ def test_the_earlier_of_both_deadlines_stops_it(
     assert not policy.check(tally(), None)
     clock.advance(1)
     assert policy.check(tally(), None) and policy.reason.startswith("the deadline ")
+
+
+def until(root: Path, text: str, now: str, *, resumes: bool) -> Deadline:
+    limits = make_job(root, limits__until=text).limits
+    found = deadline(limits, datetime.fromisoformat(now), resumes=resumes)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "resumes", "at"),
+    [
+        ("07:00 UTC", "2026-01-30T22:00:00+00:00", True, "2026-01-31T07:00:00+00:00"),
+        ("07:00 UTC", "2026-01-31T07:00:05+00:00", True, "2026-01-31T07:00:00+00:00"),
+        ("07:00 UTC", "2026-01-31T09:59:59+00:00", True, "2026-01-31T07:00:00+00:00"),
+        ("07:00 UTC", "2026-01-31T10:00:00+00:00", True, "2026-02-01T07:00:00+00:00"),
+        ("07:00 UTC", "2026-01-31T07:00:05+00:00", False, "2026-02-01T07:00:00+00:00"),
+        ("07:00 Europe/Berlin", "2026-01-31T05:00:00+00:00", False, "2026-01-31T06:00:00+00:00"),
+        ("07:00 Europe/Berlin", "2026-03-28T21:00:00+00:00", False, "2026-03-29T05:00:00+00:00"),  # the clocks change
+        ("07:00 Asia/Tokyo", "2026-01-31T13:59:00-08:00", False, "2026-02-01T07:00:00+09:00"),
+    ],
+)
+def test_a_deadline_is_in_its_time_zone_and_stays_where_it_was_when_a_scheduler_retries(
+    tmp_path: Path, text: str, now: str, resumes: bool, at: str
+) -> None:
+    assert until(tmp_path, text, now, resumes=resumes).at == datetime.fromisoformat(at)
+
+
+def test_a_retry_after_the_deadline_begins_nothing_and_says_why(tmp_path: Path) -> None:
+    job = make_job(tmp_path, limits__until="07:00")
+    policy = StopPolicy(
+        job, 100, stop_requested=lambda: False, resumes=True, now=lambda: datetime(2026, 1, 31, 7, 0, 5)
+    )
+    assert policy.check(tally(), None)
+    assert policy.reason.startswith("the deadline 07:00 (a run that resumes less than 3 hours after limits.until")
 
 
 def test_a_stall_stops_it_and_says_what_replicas_are_doing(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.clock import FakeClock
 from unipic.pipeline.supervision.failures import DEATHS_PER_ATTEMPT, Failure
-from unipic.pipeline.supervision.supervisor import Supervisor, UnitHistory
+from unipic.pipeline.supervision.supervisor import LIVE_S, Supervisor, UnitHistory
 
 
 def test_a_unit_that_is_started_again_with_a_micro_batch_open_has_killed_its_replica() -> None:
@@ -90,6 +90,19 @@ def test_loading_again_and_answering_again_is_no_progress() -> None:
     assert supervisor.rows_answered == 4
     supervisor.answered("a", (4, 8), 4)
     assert supervisor.health().since_progress_s == 0
+
+
+def test_replicas_that_are_not_heard_of_any_more_are_not_counted_as_live() -> None:
+    clock = FakeClock()
+    supervisor = Supervisor(clock=clock)
+    supervisor.replica_loaded("of an earlier wave")
+    clock.advance(LIVE_S)
+    supervisor.replica_loaded("new")
+    assert supervisor.health().replicas == 2
+    for _ in range(3):
+        clock.advance(LIVE_S)
+        supervisor.replica_alive("new")
+    assert supervisor.health().replicas == 1
 
 
 def test_replicas_that_died_are_not_counted_as_live() -> None:
