@@ -27,6 +27,7 @@ from unipic.pipeline.execution.stop_policy import StopPolicy
 from unipic.pipeline.job import Job
 from unipic.pipeline.output.changes import removed
 from unipic.pipeline.output.claims import claim, take_back
+from unipic.pipeline.output.compaction import Compaction
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.output.run_record import Run
@@ -41,6 +42,7 @@ from unipic.pipeline.storage.storage import Storage
 from unipic.pipeline.supervision.supervisor import Supervisor
 
 UNIT_TRIES = 4
+PACK_BYTES = 12_000  # of two or three units, so that there are several packs
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Purpose:
     retry: bool = False
     prune: bool = False
     repair: bool = False
+    compact: bool = False
 
 
 @dataclass
@@ -121,6 +124,8 @@ def drive(driver: Driver, storage: Storage, told: Sayings, actor: Actor) -> None
         clear(driver.job.output.uri, storage, report, plan)
         if plan.job is not None:
             _run(replace_job(driver, plan.job), ledger, told, actor, only=plan.files, again=plan.restored)
+    elif driver.purpose.compact:
+        Compaction(ledger, part_bytes=PACK_BYTES, on_units=lambda done, total: None).compact()
     else:
         _run(driver, ledger, told, actor)
 

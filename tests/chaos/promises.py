@@ -7,7 +7,7 @@ names of files and the formats of receipts and epochs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 import pyarrow as pa
@@ -18,10 +18,14 @@ from unipic.pipeline.output.layout import (
     PUBLISHED,
     RECEIPTS,
     Named,
+    pack_attempt,
+    pack_record_path,
+    parse_pack,
     parse_part,
     parse_receipt,
     staged_path,
 )
+from unipic.pipeline.output.packed import PackRecord
 from unipic.pipeline.output.run_record import Epoch, Run
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.records import Receipt, Revision, Unit, UnitId
@@ -72,14 +76,17 @@ class Promises:
 
     def check(self, files: Files) -> None:
         """Raises Broken."""
-        files = {path: data for path, data in files.items() if not any(unit in path for unit in self.damaged)}
+        files = {path: data for path, data in files.items() if parse_pack(path) or not self._is_damaged(path)}
         self._written_once(files)
         epoch = _latest_epoch(files)
         if epoch is None:
             return
-        commits = _commits(files)
+        commits = {named: one for named, one in _commits(files).items() if named.unit not in self.damaged}
         self._nothing_but_whole_commits_is_seen(files, epoch, commits)
         _nothing_committed_is_lost(files, epoch, commits)
+
+    def _is_damaged(self, path: str) -> bool:
+        return any(unit in path for unit in self.damaged)
 
     def _written_once(self, files: Files) -> None:
         now = {path: data for path, data in files.items() if path.startswith((RECEIPTS, EPOCHS))}
@@ -97,7 +104,11 @@ class Promises:
                 continue
             named = parse_part(path)
             if named is None:
-                raise Broken(f"a reader sees {path}, which is no part's name")
+                self._is_whole_pack(path, data, files)
+                for row, _ in _rows(data):
+                    if (other := seen.setdefault(row, path)) != path:
+                        raise Broken(f"a reader sees {row} in {other} and in {path}")
+                continue
             receipt = commits.get(named)
             promised = {part.path: part.sha256 for part in receipt.parts} if receipt else {}
             if promised.get(path) != _sha256(data):
@@ -113,6 +124,12 @@ class Promises:
                     raise Broken(f"a reader sees {row} in {other} and in {path}")
                 self._is_of_its_epoch(row, prompt, named.revision, files)
 
+    def _is_whole_pack(self, path: str, data: bytes, files: Files) -> None:
+        """An epoch names it with these bytes. (One that a later epoch dropped is deleted by who opened that.)"""
+        epochs = [_epoch(content) for name, content in files.items() if name.startswith(EPOCHS)]
+        if not any((path, _sha256(data)) == (one.part.path, one.part.sha256) for at in epochs for one in at.packs):
+            raise Broken(f"a reader sees {path}, which no epoch names with these bytes")
+
     def _is_of_its_epoch(self, row: Row, prompt: str, revision: Revision, files: Files) -> None:
         """A row is made of the manifest file as it was in the epoch since which it counts."""
         epoch = _epoch(files[f"{EPOCHS}/{revision.since:06d}.json"])
@@ -125,6 +142,7 @@ class Promises:
 def _nothing_committed_is_lost(files: Files, epoch: Epoch, commits: dict[Named, Receipt]) -> None:
     """Every part of a commit that counts is published, or staged where recovery looks for it."""
     known = {one.key for one in epoch.files}
+    packed = _packed_parts(files, epoch, staged=True)
     latest: dict[UnitId, Receipt] = {}
     for named, receipt in commits.items():
         since = max(epoch.since.get(named.unit, 1), epoch.since.get(named.unit.file_key, 1))
@@ -140,7 +158,7 @@ def _nothing_committed_is_lost(files: Files, epoch: Epoch, commits: dict[Named, 
             written_by = commits.get(named_part)
             places = [part.path, *([staged_path(written_by.attempt, part.path)] if written_by else [])]
             found = [files[place] for place in places if place in files]
-            if not any(_sha256(data) == part.sha256 for data in found):
+            if not any(_sha256(data) == part.sha256 for data in found) and part.path not in packed:
                 raise Broken(f"{part.path} of a commit that counts is nowhere")
             rows += part.rows
         if rows != receipt.rows:
@@ -150,6 +168,7 @@ def _nothing_committed_is_lost(files: Files, epoch: Epoch, commits: dict[Named, 
 def check_published(files: Files, snapshot: Snapshot) -> None:
     """Every part of these commits can be seen, unless a later commit or epoch took its place."""
     epoch, commits = _latest_epoch(files), _commits(files)
+    packed = _packed_parts(files, epoch, staged=False) if epoch else set()
     if epoch is None or epoch.number != snapshot.run.epoch.number:
         return
     for unit in snapshot.units():
@@ -160,7 +179,7 @@ def check_published(files: Files, snapshot: Snapshot) -> None:
             raise Broken(f"the receipt of {unit}{revision.tag} is gone")
         later = Named(unit, Revision(revision.since, revision.number + 1)) in commits
         for part in receipt.parts:
-            if part.path not in files and not (later and part.path.startswith("rejected")):
+            if part.path not in files and part.path not in packed and not (later and part.path.startswith("rejected")):
                 raise Broken(f"a run ended well and {part.path} cannot be seen")
 
 
@@ -169,12 +188,35 @@ def _latest_epoch(files: Files) -> Epoch | None:
     return _epoch(files[latest]) if latest else None
 
 
+def _packed_parts(files: Files, epoch: Epoch, *, staged: bool) -> set[str]:
+    """Parts whose rows are in a pack that counts and is whole: published or, if asked, staged."""
+    found: set[str] = set()
+    for pack in epoch.packs:
+        places = [pack.part.path, *([staged_path(pack_attempt(pack.id, pack.epoch), pack.part.path)] if staged else [])]
+        if any(_sha256(files[place]) == pack.part.sha256 for place in places if place in files):
+            record = _record(files[pack_record_path(pack.id, pack.epoch)])
+            found |= {part.path for receipt in record.receipts.values() for part in receipt.parts}
+    return {path for path in found if path.startswith("data/")}
+
+
+@lru_cache(512)
+def _record(data: bytes) -> PackRecord:
+    return PackRecord.from_json(data)
+
+
 def _commits(files: Files) -> dict[Named, Receipt]:
+    """What receipts say, and records of packs that count."""
     found: dict[Named, Receipt] = {}
+    epoch = _latest_epoch(files)
+    for pack in epoch.packs if epoch else ():
+        record = files.get(pack_record_path(pack.id, pack.epoch))
+        if record is None:
+            raise Broken(f"the record of pack {pack.id} is gone")
+        found |= {Named(unit, one.revision): one for unit, one in _record(record).receipts.items()}
     for path, data in files.items():
         named = parse_receipt(path)
         if named is not None:
-            found[named] = _receipt(data)
+            found.setdefault(named, _receipt(data))
     return found
 
 
@@ -204,3 +246,10 @@ def _rows(data: bytes) -> tuple[tuple[Row, str], ...]:
         ((origin["source_file"].rpartition("/")[2], origin["source_row"]), prompt or "")
         for origin, prompt in zip(origins, prompts, strict=True)
     )
+
+
+def rows_of(files: Files) -> Iterator[tuple[str, Row, str]]:
+    """(folder, row, prompt) of every row in these parts."""
+    for path, data in files.items():
+        for row, prompt in _rows(data):
+            yield path.partition("/")[0], row, prompt

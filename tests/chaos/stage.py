@@ -14,13 +14,13 @@ from pathlib import Path
 from tests.chaos.actors import GO, Actor
 from tests.chaos.cast import Driver, Purpose, Worker, as_actors, attempt, drive
 from tests.chaos.faults import Died
-from tests.chaos.promises import Broken, Promises, check_published
+from tests.chaos.promises import Broken, Promises, check_published, rows_of
 from tests.chaos.stepped_storage import Bucket, SteppedStorage
 from tests.fakes import make_job, write_prompts
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.errors import UniPicError
 from unipic.pipeline.job import Job
-from unipic.pipeline.output.layout import RECEIPTS, parse_part, parse_receipt
+from unipic.pipeline.output.layout import parse_part, parse_receipt
 from unipic.pipeline.output.ledger import Ledger
 
 DRIVERS, WORKERS = 2, 3
@@ -180,7 +180,7 @@ class Stage:
 
     def damage(self, which: int, *, gone: bool) -> None:
         """A published part or a receipt loses a byte, or is gone."""
-        there = [path for path in sorted(self.files()) if path.startswith(("data", "rejected", RECEIPTS))]
+        there = [path for path in sorted(self.files()) if parse_part(path) or parse_receipt(path)]
         if not there:
             return
         path = there[which % len(there)]
@@ -250,8 +250,12 @@ class Stage:
         if staged or self._visible() != whole:
             raise self._broken(f"another run changed a whole output: {staged}")
 
-    def _visible(self) -> dict[str, bytes]:
-        return {path: data for path, data in self.files().items() if path.startswith(("data", "rejected"))}
+    def _visible(self) -> dict[str, object]:
+        """What readers see: files, or the rows in them where a compaction that wakes may merge files."""
+        seen = {path: data for path, data in self.files().items() if path.startswith(("data", "rejected"))}
+        if not any(driver.purpose.compact for driver in self.drivers):
+            return dict(seen)
+        return {f"{name} {row}": prompt for name, row, prompt in rows_of(seen)}
 
     def _quietly(self) -> None:
         job = self.owner()

@@ -148,7 +148,7 @@ class SteppedStorage(Storage):
         self._held = False
         if bucket is not None:
             remote: Any = BucketRemote(bucket, self._pass, conditional=conditional)
-            self._remote = remote
+            self._s3 = remote
 
     def _pass(self, what: str) -> str:
         return "" if self._held else self.gate(what)

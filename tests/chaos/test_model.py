@@ -1,4 +1,4 @@
-"""Runs, prunes and repairs that overlap, sleep, die and lose answers in any order: the promises of `promises.py`."""
+"""Runs, prunes, repairs and compactions that overlap, sleep and die in any order, against `promises.py`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ PURPOSES = (
     Purpose(retry=True, redo=True),
     Purpose(prune=True),
     Purpose(repair=True),
+    Purpose(compact=True),
+    Purpose(compact=True),
 )
 EXAMPLES, STEPS = 300, 80
 ANY = st.integers(0, 11)
