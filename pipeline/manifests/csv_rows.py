@@ -25,16 +25,42 @@ def csv_table(data: bytes, uri: str, delimiter: str) -> pa.Table:
     if twice:
         raise ManifestError(f"{uri} has several columns called {', '.join(twice)}.")
     try:
-        return pa_csv.read_csv(
-            pa.BufferReader(buffer_of(data)),
-            read_options=pa_csv.ReadOptions(use_threads=False),
-            parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=False
-            ),
-        )
+        table = _read(data, names, delimiter)
     except pa.ArrowException as error:
         raise _fault(data, uri, names, delimiter) from error
+    if _ends_inside_quotes(data, table, delimiter):
+        raise ManifestError(
+            f"{uri} ends inside double quotes that open in its last row, number {table.num_rows:,}.",
+            remedy="Close the quotes there: rows after them would be read as text of that row.",
+        )
+    return table
+
+
+def _read(data: bytes, names: Sequence[str], delimiter: str) -> pa.Table:
+    return pa_csv.read_csv(
+        pa.BufferReader(buffer_of(data)),
+        read_options=pa_csv.ReadOptions(use_threads=False),
+        parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            column_types={name: pa.string() for name in names}, strings_can_be_null=False
+        ),
+    )
+
+
+def _ends_inside_quotes(data: bytes, table: pa.Table, delimiter: str) -> bool:
+    """Whether the last cell opens with a double quote that is never closed, which Arrow accepts."""
+    cell = _last_cell(table)
+    if not cell or not data.endswith(b'"' + cell.replace('"', '""').encode()):
+        return False
+    try:
+        closed = _read(data + b'"', table.column_names, delimiter)
+    except pa.ArrowException:
+        return False
+    return closed.num_rows == table.num_rows and _last_cell(closed) == cell
+
+
+def _last_cell(table: pa.Table) -> str:
+    return str(table.column(table.num_columns - 1)[table.num_rows - 1].as_py()) if table.num_rows else ""
 
 
 def looks_joined(name: str) -> bool:

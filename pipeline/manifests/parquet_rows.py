@@ -106,7 +106,16 @@ def completed(table: pa.Table, rows: int, columns: Sequence[str], in_path: Mappi
 
 def plain(table: pa.Table) -> pa.Table:
     """`table` with plain types and without the writer's metadata."""
-    return table.cast(pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema]))
+    return pa.table({name: _plain(table.column(name)) for name in table.column_names})
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    wanted = plain_type(column.type)
+    if column.type == wanted:  # a cast to the same type fails for a part of nested values with a null type in them
+        return column
+    if pa.types.is_nested(wanted):
+        column = pa.chunked_array([pa.concat_arrays([chunk]) for chunk in column.chunks], column.type)
+    return column.cast(wanted)
 
 
 class _NoParquet(Exception):

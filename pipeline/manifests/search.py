@@ -57,6 +57,7 @@ def find(manifest: str, storage: Storage, *, outside: str = "", tables: bool = T
     """
     uri = manifest if is_remote(manifest) else os.path.abspath(local_path(manifest))
     found = _at(uri, storage, tables=tables)
+    _check_names(found.files, found.folder)
     others = _outside(found.files, found.folder, outside) if outside else found.files
     if not others:
         raise ManifestError(
@@ -65,6 +66,20 @@ def find(manifest: str, storage: Storage, *, outside: str = "", tables: bool = T
         )
     hidden = _outside(found.hidden, found.folder, outside) if outside else found.hidden
     return replace(found, files=others, hidden=hidden)
+
+
+def _check_names(files: Sequence[FileInfo], folder: str) -> None:
+    """Raises ManifestError for a manifest or an image whose name is no text: no lineage could name it."""
+    for info in files:
+        name = info.uri.removeprefix(f"{folder}/")
+        if not name.isprintable() and (format_of(name) or image_folder.is_image(name)):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                raise ManifestError(
+                    f"The name of the file {shown} in {folder} is not UTF-8.", remedy="Rename the file."
+                ) from None
 
 
 def format_of(uri: str) -> str | None:

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from unipic.pipeline.errors import JobError, ObjectMissing, StorageError
 from unipic.pipeline.output.layout import RUNNING
@@ -66,15 +66,15 @@ def at_work(ledger: Ledger, *, tidy: bool = True) -> list[str]:
     found = []
     for one in ledger.storage.list(join(ledger.output_uri, RUNNING), suffix=".json"):
         try:
-            other = json.loads(ledger.storage.read(one.uri))
-            age_s = time.time() - float(other["seen"])
-            if age_s < DEAD_AFTER_S and not _dead_here(other):
-                since_s = time.time() - float(other["started"])
-                found.append(f"{other['host']}, process {other['pid']}, since {since_s:.0f} s")
-            elif tidy:
-                ledger.storage.delete(one.uri)
-        except (ObjectMissing, ValueError, KeyError):  # it ended, or began to write, while we looked
+            other = _Sign.from_json(ledger.storage.read(one.uri))
+        except (ObjectMissing, ValueError):  # it ended, or began to write, while we looked
             continue
+        # A time in the future is of a clock that jumped: it must not be alive for ever.
+        if abs(time.time() - other.seen) < DEAD_AFTER_S and not other.is_dead_here():
+            since_s = max(0.0, time.time() - other.started)
+            found.append(f"{other.host}, process {other.pid}, since {since_s:.0f} s")
+        elif tidy:
+            ledger.storage.delete(one.uri)
     return found
 
 
@@ -92,14 +92,32 @@ def refuse_beside_runs(ledger: Ledger, harm: str, *, action: str) -> None:
         )
 
 
-def _dead_here(other: dict[str, Any]) -> bool:
-    """Whether it ran on this machine and its process is gone."""
-    if other["host"] != socket.gethostname():
+@dataclass(frozen=True)
+class _Sign:
+    """Of a run at work: who wrote it, and when (seconds since 1970)."""
+
+    host: str
+    pid: int
+    started: float
+    seen: float
+
+    @classmethod
+    def from_json(cls, data: bytes) -> _Sign:
+        """Raises ValueError, saying what is wrong."""
+        try:
+            value = json.loads(data)
+            return cls(str(value["host"]), int(value["pid"]), float(value["started"]), float(value["seen"]))
+        except (TypeError, LookupError, OverflowError, RecursionError) as error:
+            raise ValueError("it is no heartbeat") from error
+
+    def is_dead_here(self) -> bool:
+        """Whether it ran on this machine and its process is gone."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:
+            return False
         return False
-    try:
-        os.kill(int(other["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,11 @@ def test_a_folder_or_file_with_brackets_in_its_name_is_a_manifest(tmp_path: Path
         assert [file.name for file in found.files] == expected, manifest
     with pytest.raises(ManifestError, match="No file matches"):
         discover(Input(manifest=f"{tmp_path}/man [v3]"), STORAGE)
+
+
+@pytest.mark.parametrize("suffix", [b".parquet", b".png"])
+def test_a_file_whose_name_is_not_utf8_is_refused_by_name(tmp_path: Path, suffix: bytes) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", ["x"])
+    Path(os.fsdecode(os.fsencode(tmp_path / "manifest") + b"/caf\xe9" + suffix)).write_bytes(b"")
+    with pytest.raises(ManifestError, match=r"The name of the file caf\\xe9\.(parquet|png) in .* is not UTF-8"):
+        plan(make_job(tmp_path), STORAGE)

@@ -88,6 +88,8 @@ def test_csv_columns_are_text_as_written(tmp_path: Path) -> None:
         ("m.csv", "a,a\n1,2\n", "several columns called a"),
         ("m.csv", "a,b\n1,2\n\n1,2,3\n", "line 4 has 3 cells, but the first line names 2 columns. A text with a comma"),
         ("m.csv", 'a,b\n"1,2\n', "line 2 has 1 cell, .* a double quote that is never closed"),
+        ("m.csv", 'a,b\n1,"2\n3,4\n', "ends inside double quotes that open in its last row, number 1"),
+        ("m.csv", 'a\n"2""\n3\n', "ends inside double quotes that open in its last row, number 1"),
         ("m.csv", "key;text\n1;a, b\n", "line 2 has 2 cells, but the first line names 1 column.*separated by commas"),
     ],
 )
@@ -96,6 +98,14 @@ def test_a_faulty_text_manifest_is_refused_with_its_place(tmp_path: Path, name: 
     with pytest.raises(ManifestError, match=fault) as caught:
         found(tmp_path / name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["\n", '"', "", "x", '"\n', "\n\n", '",'])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_a_quoted_cell_at_the_end_of_a_csv_file_is_read_as_written(tmp_path: Path, cell: str, end: str) -> None:
+    escaped = cell.replace('"', '""')
+    (tmp_path / "m.csv").write_text(f'a,b\n1,"{escaped}"{end}', newline="")
+    assert rows_of(tmp_path / "m.csv", "a", "b") == [{"a": "1", "b": cell}]
 
 
 @pytest.mark.parametrize("name", ["m.json", "m.jsonl", "m.csv"])
