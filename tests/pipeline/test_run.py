@@ -24,6 +24,7 @@ from tests.fakes import (
 from unipic.pipeline.audit.prune import prune
 from unipic.pipeline.audit.status import status
 from unipic.pipeline.audit.verify import verify
+from unipic.pipeline.code_version import code_version
 from unipic.pipeline.errors import EngineError, ManifestError, OutputError
 from unipic.pipeline.lineage import recompute_id
 from unipic.pipeline.output.heartbeat import presence
@@ -48,6 +49,7 @@ def test_a_run_accounts_for_every_row_and_its_lineage_recomputes(tmp_path: Path)
     rows = all_rows(job)
     assert [row["prompt"] for row in rows] == PROMPTS
     assert all(recompute_id(row["lineage"]) == row["lineage"]["lineage_id"] for row in rows)
+    assert {row["lineage"]["code_version"] for row in rows} == {code_version()}, "workers state the driver's version"
     assert [row["rejection"]["kind"] for row in all_rows(job, "rejected")] == ["EmptyPrompt"] * 2
     assert status(job.output.uri, Storage(job.storage)).finished
 

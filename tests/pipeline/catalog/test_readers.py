@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from PIL import Image
 
 from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
-from unipic.pipeline.execution.ray_cluster import ray_cluster
 from unipic.pipeline.job import Job
 from unipic.pipeline.run import run
 
@@ -20,14 +18,13 @@ GIVEN = [prompt for prompt in PROMPTS if prompt]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    """Eleven images in two parts and one rejected row, in a Ray that stays up for the reader of its own."""
+def finished(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Eleven images in two parts and one rejected row."""
     root = tmp_path_factory.mktemp("output")
     write_prompts(root / "manifest" / "a.parquet", PROMPTS)
     job = make_job(root)
-    with ray_cluster(None, cpus=3, verbose=False):
-        run(job, make_engine=FakeEngine)
-        yield job
+    run(job, make_engine=FakeEngine)
+    return job
 
 
 @pytest.fixture
@@ -90,7 +87,7 @@ def test_a_pyarrow_dataset_reads_it_and_filters_on_lineage(finished: Job, expect
     assert one["prompt"].to_pylist() == [GIVEN[4]]
 
 
-def test_ray_data_reads_it(finished: Job) -> None:
+def test_ray_data_reads_it(ray_session: None, finished: Job) -> None:
     import ray.data
 
     rows = ray.data.read_parquet(f"{finished.output.uri}/data").take_all()
