@@ -18,6 +18,7 @@ from unipic.pipeline.output.packs import Pack, numbers_of
 from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.output.run_record import Run, with_packs
 from unipic.pipeline.output.snapshot import Snapshot
+from unipic.pipeline.output.withdrawal import finish_withdrawals
 from unipic.pipeline.records import Receipt, UnitId
 
 PACKS_AT_ONCE = 16  # committed by one epoch: a compaction that dies loses no more work than that
@@ -99,6 +100,7 @@ class Compaction:
         Raises:
             OutputError: a part is damaged, or another process changed the output meanwhile.
         """
+        finish_withdrawals(self.ledger, self.run)  # before `recover`, which deletes receipts of what was taken back
         snapshot = self.ledger.snapshot(self.run)
         recover(self.ledger, snapshot)
         stretches = list(self._stretches(snapshot))

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from unipic.pipeline.output.layout import (
     EPOCHS,
+    PACKS,
     PUBLISHED,
     RECEIPTS,
     Named,
@@ -55,7 +56,7 @@ class Promises:
         self.retried: dict[tuple[UnitId, int], int] = {}
         """Unit and epoch → the rejected rows of retries before this one may not be seen any more."""
         self.before: dict[str, bytes] = {}
-        self.commits = 0
+        self.commits = self.packs = 0
         self.damaged: set[UnitId] = set()
         """Units of which a file was damaged and not repaired yet: nothing is promised of them."""
 
@@ -89,10 +90,11 @@ class Promises:
         return any(unit in path for unit in self.damaged)
 
     def _written_once(self, files: Files) -> None:
-        now = {path: data for path, data in files.items() if path.startswith((RECEIPTS, EPOCHS))}
+        now = {path: data for path, data in files.items() if path.startswith((RECEIPTS, EPOCHS, PACKS))}
         for path, data in now.items():
             before = self.before.get(path)
             self.commits += before is None and path.startswith(RECEIPTS)
+            self.packs += before is None and path.startswith(PACKS)
             if before not in (None, data):
                 raise Broken(f"{path} was written twice")
         self.before = now
@@ -205,14 +207,14 @@ def _record(data: bytes) -> PackRecord:
 
 
 def _commits(files: Files) -> dict[Named, Receipt]:
-    """What receipts say, and records of packs that count."""
+    """What receipts say, and records of packs; those that a later epoch dropped are there until they are settled."""
     found: dict[Named, Receipt] = {}
     epoch = _latest_epoch(files)
-    for pack in epoch.packs if epoch else ():
-        record = files.get(pack_record_path(pack.id, pack.epoch))
-        if record is None:
-            raise Broken(f"the record of pack {pack.id} is gone")
-        found |= {Named(unit, one.revision): one for unit, one in _record(record).receipts.items()}
+    for path in (pack_record_path(pack.id, pack.epoch) for pack in (epoch.packs if epoch else ())):
+        if path not in files:
+            raise Broken(f"{path}, the record of a pack that counts, is gone")
+    for data in (data for path, data in files.items() if path.startswith(PACKS)):
+        found |= {Named(unit, one.revision): one for unit, one in _record(data).receipts.items()}
     for path, data in files.items():
         named = parse_receipt(path)
         if named is not None:

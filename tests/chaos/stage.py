@@ -257,6 +257,10 @@ class Stage:
             return dict(seen)
         return {f"{name} {row}": prompt for name, row, prompt in rows_of(seen)}
 
+    def run_quietly(self, purpose: Purpose) -> None:
+        """One process from its start to its end, with nothing beside it."""
+        self._to_its_end(self.start(purpose))
+
     def _quietly(self) -> None:
         job = self.owner()
         repairs = [Purpose(repair=True)] if self.promises.damaged else []

@@ -29,8 +29,9 @@ PURPOSES = (
     Purpose(repair=True),
     Purpose(compact=True),
     Purpose(compact=True),
+    Purpose(compact=True),
 )
-EXAMPLES, STEPS = 300, 80
+EXAMPLES, STEPS = 340, 80
 ANY = st.integers(0, 11)
 ROWS = st.integers(1, 4)
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -41,10 +42,14 @@ A_FEW = st.sampled_from([1, 1, 2, 3, 5, 8, 13, 40])
 class Processes(RuleBasedStateMachine):
     """Each step starts, moves, strikes or ends one process, or changes the manifest."""
 
-    @initialize(kind=st.sampled_from(KINDS), rows=ROWS, rows_per_unit=st.integers(1, 3))
-    def begin(self, kind: str, rows: int, rows_per_unit: int) -> None:
+    @initialize(kind=st.sampled_from(KINDS), rows=ROWS, rows_per_unit=st.integers(1, 3), whole=st.booleans())
+    def begin(self, kind: str, rows: int, rows_per_unit: int, whole: bool) -> None:
         self.stage = Stage(kind, rows_per_unit=rows_per_unit)
         self.stage.write("a", rows)
+        if whole:  # there is much to take back, to merge and to make again
+            self.stage.write("b", 4)
+            self.stage.write("c", 3)
+            self.stage.run_quietly(Purpose())
 
     @rule(purpose=st.sampled_from(PURPOSES), other=st.integers(0, 9).map(lambda n: n == 9))
     @precondition(lambda self: len(self.stage.live_drivers()) < DRIVERS)
@@ -120,6 +125,7 @@ class Processes(RuleBasedStateMachine):
             try:
                 self.stage.finish()
                 TALLY["commits"] += self.stage.promises.commits
+                TALLY["packs"] += self.stage.promises.packs
                 TALLY["examples"] += 1
             finally:
                 self.stage.close()
