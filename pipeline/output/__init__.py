@@ -47,7 +47,11 @@ Why no interleaving loses or doubles a row
 - *Two attempts at one commit*: one receipt wins. The loser's files have other names and are never published, not even
   where their bytes are equal: a retry may have taken rows of that commit back while the loser slept.
 - *A repair that makes a unit again* hands its files over to the staging folder of the committed attempt, and publishes
-  them from there: what takes that commit back takes them back, too.
+  them from there: what takes that commit back takes them back, too. Where it sets a damaged receipt aside, the name is
+  free once more: an attempt from before the damage that wakes before the repair's own commits without its files, which
+  the repair deleted. `unipic verify` names that, and another `--repair` makes the unit again.
+- *A redo or prune that sleeps* after it looked at the manifest looks once more, after it has read the epoch, and
+  refuses where the manifest changed: it takes no newer rows back.
 - *A writer that sleeps through a commit* finds the receipt taken at 3.
 - *A writer that sleeps through a redo, prune or repair*: if it staged before the withdrawal, its staged files are
   gone, and a later move finds nothing; if it stages after, the check at 2 comes after, too, and sees the new epoch. A

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from unipic.pipeline.errors import ObjectMissing
 from unipic.pipeline.output.layout import DATA, IMAGES, REJECTED, attempt_name, staged_path
@@ -38,7 +39,8 @@ class Attempt:
         """Hand what was staged over to the committed attempt: whoever takes that back takes it back, too."""
         for path in self.paths:
             source, target = (join(self.output_uri, staged_path(name, path)) for name in (self.name, committed))
-            self.storage.move(source, target)
+            with suppress(ObjectMissing):  # taken back meanwhile, by an epoch that the caller looks for next
+                self.storage.move(source, target)
 
     def discard(self) -> None:
         """Another attempt was committed: nothing of this one will ever be published."""

@@ -150,13 +150,13 @@ def _commit(unit: Unit, receipt: Receipt, ledger: Ledger) -> tuple[Receipt, bool
 def _restore(unit: Unit, counts: Receipt, attempt: Attempt, context: RunContext, ledger: Ledger) -> None:
     """Publish equal bytes in place of damaged files: from where the committed attempt staged its own.
 
-    Whatever takes that commit back deletes them there, or is seen by the check; where a retry came next, recovery
-    publishes what of them still counts.
+    Whatever takes that commit back deletes them there, or is seen by the check; where a retry or a compaction came
+    next, recovery publishes what of them still counts.
     """
     attempt.hand_over(counts.attempt)
-    _check_epoch(unit, context, ledger)
+    packed = _check_epoch(unit, context, ledger)
     following = Revision(unit.revision.since, unit.revision.number + 1)
-    if not ledger.storage.exists(ledger.uri(receipt_path(unit.id, following))):
+    if packed is None and not ledger.storage.exists(ledger.uri(receipt_path(unit.id, following))):
         publish(counts.attempt, attempt.paths, ledger.output_uri, ledger.storage)
 
 

@@ -9,6 +9,7 @@ Exit 1 where a promise broke; each broken drill is printed with the command that
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from tests.chaos.real import real_drill
 from tests.servers import ENV, moto_s3, rclone_s3
 
 SAY_EVERY_S = 10.0
+OVERLAPS_AT_ONCE = 6  # they wait for clocks most of their time
 COUNTED = (
     "lives",
     "rows",
@@ -82,26 +85,35 @@ class Total:
         return "\n".join([self.name, *lines, ""])
 
 
-def each(total: Total, count: int, seed: int, one: Callable[[int, Path], Verdict]) -> Total:
+def each(total: Total, count: int, seed: int, one: Callable[[int, Path], Verdict], *, at_once: int = 1) -> Total:
     """Run `count` drills from `seed` on, telling how it goes."""
     said_at = time.monotonic()
-    for at in range(seed, seed + count):
+
+    def run(at: int) -> Verdict:
         with tempfile.TemporaryDirectory(prefix="chaos") as folder:
             try:
-                verdict = one(at, Path(folder))
+                return one(at, Path(folder))
             except Exception:  # a drill that breaks is a finding like another, and the others go on
-                verdict = Verdict(at, broken=[traceback.format_exc()])
-        total.add(verdict)
-        if time.monotonic() - said_at > SAY_EVERY_S or total.runs == count:
-            said_at = time.monotonic()
-            faults = total.faults.total()
-            print(
-                f"{total.name}: {total.runs} of {count} runs, {faults} faults, {len(total.broken)} broken", flush=True
-            )
+                return Verdict(at, broken=[traceback.format_exc()])
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for done in as_completed([pool.submit(run, at) for at in range(seed, seed + count)]):
+            said_at = _add(total, done.result(), count, said_at)
     return total
 
 
+def _add(total: Total, verdict: Verdict, count: int, said_at: float) -> float:
+    """Count a drill; returns when something was last printed."""
+    total.add(verdict)
+    if time.monotonic() - said_at <= SAY_EVERY_S and total.runs < count:
+        return said_at
+    faults = total.faults.total()
+    print(f"{total.name}: {total.runs} of {count} runs, {faults} faults, {len(total.broken)} broken", flush=True)
+    return time.monotonic()
+
+
 def _overlaps(count: int, seed: int) -> Total:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # moto's, a line a request
     total = Total("overlapping processes", "RUNS=0 REAL=0 OVERLAPS=1 SEED={seed}")
     with tempfile.TemporaryDirectory(prefix="s3") as folder, rclone_s3(Path(folder)) as weak, moto_s3() as strong:
 
@@ -111,7 +123,7 @@ def _overlaps(count: int, seed: int) -> Total:
                 return overlap_drill(seed, root, str(root / "out"), {})
             return overlap_drill(seed, root, f"{server.bucket()}/out", {"endpoint_url": server.endpoint_url})
 
-        return each(total, count, seed, one)
+        return each(total, count, seed, one, at_once=OVERLAPS_AT_ONCE)
 
 
 def main(arguments: list[str]) -> int:

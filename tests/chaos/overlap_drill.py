@@ -13,7 +13,7 @@ from tests.chaos.cast import ModelEngine, Purpose
 from tests.chaos.drill import Verdict
 from tests.chaos.overlap import KINDS, TICK_S, TICKS, Place
 from tests.chaos.processes import strike
-from tests.fakes import all_rows, part_bytes
+from tests.fakes import all_rows
 from tests.inprocess import run_here
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.job import Job
@@ -54,15 +54,14 @@ def _judge(place: Place, verdict: Verdict) -> None:
         if not place.to_their_end([quiet]) or quiet.seen is None:
             verdict.broken.append(f"a quiet {purpose} ended with: {quiet.said or 'nothing'}")
             return
-    whole = part_bytes(job)
+    whole = _contents(job)
     for one in sleepers:
         place.wake(one)
     if not place.to_their_end(sleepers):
         verdict.broken.append(f"never ended after they woke: {[one.handle.pid for one in sleepers if one.alive]}")
-    for name, data in part_bytes(job).items():
-        if whole.pop(name, None) != data:
-            verdict.broken.append(f"woken processes changed {name}")
-    verdict.broken += [f"woken processes took {name} away" for name in whole]
+    now = _contents(job)
+    changed = [at for at in sorted(whole.keys() | now.keys()) if whole.get(at) != now.get(at)]
+    verdict.broken += [f"woken processes changed {at}" for at in changed]
     _compare(place, job, verdict)
     last = place.start(Purpose(), job)
     if not place.to_their_end([last]) or last.seen is None:

@@ -12,6 +12,7 @@ import pytest
 from tests.chaos.drill import drill
 from tests.chaos.faults import Died, Fates, deadly_crash_points, fated
 from tests.chaos.lives import Turns, World, life
+from tests.chaos.overlap_drill import overlap_drill
 from tests.chaos.real import real_drill
 from tests.chaos.schedules import schedule
 from tests.fakes import all_rows, make_job, part_bytes, write_prompts
@@ -45,6 +46,16 @@ def test_each_kind_of_real_fault_ends_as_if_nothing_had(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     verdict = real_drill(seed, tmp_path, rclone)
     assert verdict.ok, verdict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 4])
+def test_processes_that_sleep_while_others_redo_prune_and_retry_end_as_if_alone(
+    seed: int, tmp_path: Path, rclone: S3Server
+) -> None:
+    verdict = overlap_drill(seed, tmp_path, f"{rclone.bucket()}/out", {"endpoint_url": rclone.endpoint_url})
+    assert verdict.ok, verdict
+    assert verdict.rows and verdict.lives > 3
 
 
 class DiesOnce(Fates):
