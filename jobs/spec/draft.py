@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from unipic.model.config import ReplicaConfig
     from unipic.pipeline.manifests.manifest import Manifest
+    from unipic.pipeline.storage.storage import Storage
 
 _LARGE_CHECKPOINT_BYTES = 2 * 10**9
 _SMALL_GRID_TOKENS = 64
@@ -64,7 +65,7 @@ def draft(wishes: Wishes, machine: Machine | None = None) -> str:
 
     machine = machine or this_machine()
     storage = Storage(wishes.storage)
-    file_format: dict[str, Any] = {"format": "webdataset"} if wishes.manifest.lower().endswith(".tar") else {}
+    file_format: dict[str, Any] = {"format": "webdataset"} if _is_tars(wishes.manifest, storage) else {}
     manifest = discover(Input(manifest=wishes.manifest, **file_format), storage)
     if openai_batch.is_batch(manifest.schema.names):
         file_format = {"format": openai_batch.FORMAT}
@@ -95,6 +96,14 @@ def draft(wishes: Wishes, machine: Machine | None = None) -> str:
     values["compute"]["replicas"] = _replicas(JOBS[task].model_validate(values), manifest, machine, size)
     sized = values["params"]["image_size"] == config.default_image_size
     return _text(values, manifest.rows, schema.names, machine, sized=sized)
+
+
+def _is_tars(manifest: str, storage: Storage) -> bool:
+    """Whether it is a WebDataset shard, a glob of them, or a folder whose first file is one."""
+    if manifest.lower().endswith(".tar"):
+        return True
+    first = None if "*" in manifest else next(iter(storage.list(manifest)), None)
+    return first is not None and first.uri.lower().endswith(".tar")
 
 
 def _listed(schema: pa.Schema) -> pa.Schema:

@@ -17,9 +17,18 @@ from unipic.pipeline.storage.remote import Facts
 from unipic.pipeline.storage.waiting import Waiting, attempts
 
 T = TypeVar("T")
+ATTEMPTS = 3  # these packages make attempts of their own, which take a minute or more
 _EXTRA = {"gs": "gcs", "az": "azure", "hf": "hf"}
 _ANONYMOUS: dict[str, dict[str, Any]] = {"gcs": {"token": "anon"}, "azure": {"anon": True}, "hf": {"token": False}}
 _VERSIONS = ("etag", "ETag", "blob_id", "generation", "md5Hash", "content_md5", "last_commit", "mtime", "last_modified")
+_PASSING_TYPES = (
+    "ClientError",
+    "ConnectError",
+    "TimeoutException",
+    "NetworkError",
+    "ServiceRequestError",
+    "TransportError",
+)
 _PASSING = {408, 429, 500, 502, 503, 504}
 
 
@@ -96,7 +105,8 @@ class FsspecStore:
             except Exception as error:
                 raise _as_ours(error, uri) from error
 
-        return attempts(attempt, Waiting(f"{verb} {uri}", self._patience_s or float("inf")), self._options)
+        options = self._options.model_copy(update={"max_attempts": min(ATTEMPTS, self._options.max_attempts)})
+        return attempts(attempt, Waiting(f"{verb} {uri}", self._patience_s or float("inf")), options)
 
     def _file_system(self, scheme: str) -> Any:
         import fsspec
@@ -137,8 +147,14 @@ def _as_ours(error: Exception, uri: str) -> StorageError:
     if isinstance(error, PermissionError) or status in (401, 403):
         return AccessDenied(f"Access to {uri} is denied.", remedy="Check the credentials in the environment.")
     said = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-    if status in _PASSING or isinstance(error, ConnectionError | TimeoutError) or "Client" in type(error).__name__:
+    lost = isinstance(error, ConnectionError | TimeoutError) or bool({*_PASSING_TYPES} & set(_names(error)))
+    if status in _PASSING or lost:
         return StorageUnavailable(f"{uri} cannot be read: {said}")
     if isinstance(error, OSError) and error.errno:
         return from_system(error, uri)
     return StorageError(f"{uri} cannot be read: {said}.")
+
+
+def _names(error: Exception) -> list[str]:
+    """Of its class and those above: none of these packages need be there to be imported."""
+    return [kind.__name__ for kind in type(error).__mro__]

@@ -211,11 +211,12 @@ def test_a_header_that_claims_a_gigabyte_of_name_is_refused_unread(tmp_path: Pat
 
 
 def test_init_writes_a_job_for_a_shard(tmp_path: Path) -> None:
-    path = samples(tmp_path / "s.tar")
-    text = draft(Wishes(manifest=str(path), task="edit"))
-    values = yaml.safe_load(text)
+    path = samples(tmp_path / "shards" / "s.tar")
+    for manifest in (path, path.parent):
+        values = yaml.safe_load(draft(Wishes(manifest=str(manifest), task="edit")))
+        assert (values["input"]["format"], values["input"]["manifest"]) == ("webdataset", str(manifest))
     assert values["input"] == {
-        "manifest": str(path),
+        "manifest": str(path.parent),
         "format": "webdataset",
         "columns": {"id": "id", "image": "image", "prompt": "txt"},
     }

@@ -110,7 +110,7 @@ def test_failures_are_told_apart_and_those_that_pass_are_attempted_again(bucket:
     assert storage().read(f"{BUCKET}/x") == b"data"
     FolderStore.failures = [ConnectionError("reset")] * 50
     with pytest.raises(
-        StorageUnavailable, match=r"gs://bucket/x cannot be read: ConnectionError: reset \(tried 6 times"
+        StorageUnavailable, match=r"gs://bucket/x cannot be read: ConnectionError: reset \(tried 3 times"
     ):
         storage().read(f"{BUCKET}/x")
     FolderStore.failures = [PermissionError("no")]
