@@ -16,9 +16,8 @@ FAST = ("--num-iterations", "4", "--diffusion-steps", "10", "--replicas", "1", "
 @pytest.mark.slow
 def test_a_small_evaluation_runs_three_jobs_and_accounts_for_every_case(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "evaluation"
-    said = unipic(
-        "evaluate", "shapes", "--checkpoint", str(checkpoint), "--sample", "8", "--output", str(output), *FAST
-    )
+    command = ("evaluate", "shapes", "--checkpoint", str(checkpoint), "--sample", "8", "--output", str(output), *FAST)
+    said = unipic(*command)
     for words in ("Overall", "shuffled pairing", "evaluated on 11 prompts, 8 captions, 8 edits", "in one replica"):
         assert words in said
     told = json.loads((output / "scores.json").read_text())
@@ -33,6 +32,8 @@ def test_a_small_evaluation_runs_three_jobs_and_accounts_for_every_case(checkpoi
         assert one["lineage_id"] == rows[one["task"]][one["id"]]["lineage"]["lineage_id"].hex()
         assert one["held_out"] == rows[one["task"]][one["id"]]["held_out"]
     assert (output / "report.html").read_text().count("<article>") == 27
+    resumed, _ = json.JSONDecoder().raw_decode(unipic(*command, "--json"))  # progress follows, on standard error
+    assert resumed["scores"] == told["scores"]
 
 
 def test_without_a_checkpoint_it_says_what_is_missing(tmp_path: Path) -> None:
