@@ -107,8 +107,9 @@ def _add(total: Total, verdict: Verdict, count: int, said_at: float) -> float:
     total.add(verdict)
     if time.monotonic() - said_at <= SAY_EVERY_S and total.runs < count:
         return said_at
-    faults = total.faults.total()
-    print(f"{total.name}: {total.runs} of {count} runs, {faults} faults, {len(total.broken)} broken", flush=True)
+    wrong = f"{total.rows_lost} rows lost, {total.rows_doubled} doubled, {total.parts_that_differ} differ"
+    ended = f"{total.green_with_work_missing} green with work missing, {len(total.broken)} broken"
+    print(f"{total.name}: {total.runs} of {count} runs, {total.faults.total()} faults, {wrong}, {ended}", flush=True)
     return time.monotonic()
 
 

@@ -118,6 +118,11 @@ class Process:
     def alive(self) -> bool:
         return bool(self.handle.is_alive())
 
+    def send(self, number: int) -> None:
+        """Send a signal, unless it is gone."""
+        with suppress(psutil.NoSuchProcess):
+            strike(psutil.Process(self.handle.pid), number)
+
 
 class Place:
     """One output and the processes at work on it."""
@@ -125,7 +130,9 @@ class Place:
     def __init__(self, seed: int, root: Path, uri: str, storage: dict[str, Any], tally: Counter[str]) -> None:
         self.dice, self.root, self.tally = random.Random(f"overlap {seed}"), root, tally
         self.spawn = multiprocessing.get_context("forkserver")
-        self.spawn.set_forkserver_preload(["tests.chaos.overlap"])
+        self.spawn.set_forkserver_preload(
+            ["tests.chaos.overlap_drill", "tests.chaos.real"]
+        )  # all of a process's imports
         self.processes: list[Process] = []
         self.rows: dict[str, int] = {}
         self.hidden: set[str] = set()
@@ -251,10 +258,10 @@ class Place:
         elif target is None or kind in ("start", "nothing"):
             return
         elif kind == "kill":
-            strike(psutil.Process(target.handle.pid), signal.SIGKILL)
+            target.send(signal.SIGKILL)
         elif kind == "freeze" and not target.frozen:
             target.frozen = True
-            strike(psutil.Process(target.handle.pid), signal.SIGSTOP)
+            target.send(signal.SIGSTOP)
         elif kind == "wake" and target.frozen:
             self.wake(target)
         else:
@@ -264,7 +271,7 @@ class Place:
 
     def wake(self, process: Process) -> None:
         process.frozen = False
-        strike(psutil.Process(process.handle.pid), signal.SIGCONT)
+        process.send(signal.SIGCONT)
 
     def to_their_end(self, processes: list[Process]) -> bool:
         """Whether all of these ended in time."""

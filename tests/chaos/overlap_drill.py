@@ -7,12 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests.chaos.cast import ModelEngine, Purpose
 from tests.chaos.drill import Verdict
 from tests.chaos.overlap import KINDS, TICK_S, TICKS, Place
-from tests.chaos.processes import strike
 from tests.fakes import all_rows
 from tests.inprocess import run_here
 from unipic.pipeline.audit.verify import verify
@@ -42,7 +39,7 @@ def overlap_drill(seed: int, root: Path, uri: str, storage: dict[str, Any]) -> V
 def _judge(place: Place, verdict: Verdict) -> None:
     """Make the output whole in peace while others sleep; wake them; see that nothing changed and nothing is amiss."""
     for one in [one for one in place.processes if one.alive and not one.frozen]:
-        strike(psutil.Process(one.handle.pid), signal.SIGSTOP)
+        one.send(signal.SIGSTOP)
         one.frozen = True
     sleepers = [one for one in place.processes if one.alive]
     for name in sorted(place.hidden):
