@@ -11,6 +11,8 @@ from pathlib import Path
 ROOMS = ("model", "pipeline", "jobs")
 DIGITS = 12
 GIT_TIMEOUT_S = 10.0
+STATED = "pipeline/code_version.txt"
+"""Of a package that was shipped to a cluster: the code version of the machine that it comes from."""
 
 
 @lru_cache
@@ -26,13 +28,27 @@ def code_version() -> str:
 def version_of(root: Path, release: str) -> str:
     """`code_version` of the package whose rooms are in `root`."""
     if not (root / ".git").exists():
-        return f"{release}+wheel.{_digest(root)}"
+        digest = _digest(root)
+        return _stated(root, digest) or f"{release}+wheel.{digest}"
     commit = _git(root, "rev-parse", "HEAD")
     changes = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *(f"{room}/*.py" for room in ROOMS))
     if not commit or changes is None:  # a checkout without commits, or a machine without git
         return f"{release}+source.{_digest(root)}"
     clean = f"{release}+g{commit[:DIGITS]}"
     return f"{clean}.dirty.{_digest(root)}" if changes else clean
+
+
+def stated(version: str) -> str:
+    """The content of `STATED` for this package. It counts while the package's files are as they are now."""
+    return f"{version} {code_digest()}\n"
+
+
+def _stated(root: Path, digest: str) -> str:
+    try:
+        version, of = (root / STATED).read_text().split()
+    except (OSError, ValueError):
+        return ""
+    return version if of == digest else ""
 
 
 def code_digest() -> str:

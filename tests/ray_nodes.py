@@ -57,10 +57,11 @@ class Nodes:
     def __init__(self, folder: Path, python: Path | str = sys.executable, **variables: str) -> None:
         self.folder = folder
         self.python = str(python)
-        self.environment = bare_environment(**variables)
+        path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
+        self.environment = bare_environment(PATH=path, **variables)
         self.temp = Path(tempfile.mkdtemp(prefix="nodes-"))  # a socket's path must be short
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.address = ""
+        self.address = self.dashboard = ""
 
     def head(self, *options: str, dashboard: bool = False) -> str:
         """Start the head; its address."""
@@ -68,16 +69,18 @@ class Nodes:
             "--head",
             "--port=0",
             f"--include-dashboard={str(dashboard).lower()}",
-            "--dashboard-port=0",
+            f"--dashboard-port={(port := _free_port())}",
             f"--ray-client-server-port={_free_port()}",  # 0 is refused
             f"--temp-dir={self.temp}",
             *options,
         )
+        self.dashboard = f"http://127.0.0.1:{port}"
         self.address = self._said(ADDRESS)
         return self.address
 
     def worker(self, *options: str) -> None:
-        self._start(f"--address={self.address}", *options)
+        own = tempfile.mkdtemp(prefix="n", dir=self.temp)  # as on a machine of its own
+        self._start(f"--address={self.address}", f"--temp-dir={own}", *options)
 
     def _start(self, *options: str) -> None:
         log = self.temp / f"start-{len(self.processes)}.txt"

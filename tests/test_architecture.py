@@ -44,6 +44,7 @@ LAYERS = [
     {"pipeline.preflight", "pipeline.probe", "pipeline.catalog"},
     {"pipeline.execution"},
     {"pipeline.run", "pipeline.plan"},
+    {"pipeline.submission"},
     {"pipeline.audit"},
     {"pipeline.bench"},
     {"jobs.spec"},

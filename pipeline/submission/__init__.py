@@ -1,0 +1,1 @@
+"""Runs jobs on a Ray cluster elsewhere: brings the package along, submits, attaches, follows and stops."""
