@@ -13,6 +13,7 @@ from rich.table import Table
 
 from unipic.jobs.commands.bench_compact import compact
 from unipic.jobs.commands.bench_cost import cost
+from unipic.jobs.commands.bench_output import requests, verify
 from unipic.jobs.commands.evaluate import Device, Dtype
 from unipic.jobs.terminal.formatting import as_json, size
 from unipic.jobs.terminal.global_options import with_global_options
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure speed and memory.", rich_markup_mode=None, no_args_is_help=False)
 app.command("cost")(with_global_options(cost))
 app.command("compact")(with_global_options(compact))
+app.command("verify")(with_global_options(verify))
+app.command("requests")(with_global_options(requests))
 
 Checkpoint = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Checkpoint to measure; default: a small random one.")
@@ -125,39 +128,6 @@ def plan(
         size(planned.memory_growth_bytes),
     ]
     _show("Planning a manifest", ["rows", "files", "size", "units", "seconds", "memory growth"], [figures])
-
-
-@app.command("verify")
-@with_global_options
-def verify(
-    rows: Annotated[int, typer.Option(min=1_000, help="Captions in the output to audit.")] = 1_000_000,
-    json: AsJson = False,
-) -> None:
-    """Measure the audit of a large output.
-
-    Writes an intact output of captions to a temporary folder and audits it in a separate process.
-
-    \b
-    Example:
-      unipic bench verify --rows 100000
-    """
-    from unipic.pipeline.bench.verify import bench_verify
-
-    audit = bench_verify(rows)
-    if json:
-        typer.echo(as_json({"verify": audit, "rows_per_s": audit.rows_per_s, "growth_bytes": audit.growth_bytes}))
-        return
-    figures = [
-        f"{audit.rows:,}",
-        f"{audit.units:,}",
-        f"{audit.verify_s:.1f}",
-        f"{audit.rows_per_s:,.0f}",
-        size(audit.early_peak_bytes),
-        size(audit.peak_bytes),
-        size(audit.growth_bytes),
-    ]
-    early = f"peak at {audit.early_rows:,} rows"
-    _show("Auditing an output", ["rows", "units", "seconds", "rows/s", early, "final peak", "growth"], [figures])
 
 
 @app.command("model")

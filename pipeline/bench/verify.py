@@ -6,23 +6,12 @@ import multiprocessing
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any
 
-import pyarrow as pa
-
+from unipic.pipeline.bench.outputs import answered, caption_job, claimed, manifest_of
 from unipic.pipeline.bench.plan import peak_bytes
-from unipic.pipeline.context import RunContext
-from unipic.pipeline.job import CaptionJob, CaptionParams, Columns, Input, Model, Output
-from unipic.pipeline.manifests.manifest import Manifest, units
-from unipic.pipeline.output.claims import claim
-from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.records import ManifestFile, Unit
-from unipic.pipeline.sealed import digest
+from unipic.pipeline.manifests.manifest import units
 from unipic.pipeline.stages.commit import commit
-from unipic.pipeline.stages.prepare import PREPARED
 from unipic.pipeline.storage.storage import Storage
-
-ROWS_PER_FILE = 250_000
 
 
 @dataclass(frozen=True)
@@ -70,44 +59,14 @@ def write_captions(output: str, rows: int) -> int:
     Returns:
         How many units it has.
     """
-    job = CaptionJob(
-        name="bench",
-        task="caption",
-        input=Input(manifest=f"{output}-manifest", columns=Columns(image="image")),
-        model=Model(checkpoint="none"),
-        params=CaptionParams(),
-        output=Output(uri=output),
-    )
-    sizes = [min(ROWS_PER_FILE, rows - first) for first in range(0, rows, ROWS_PER_FILE)]
-    files = [ManifestFile(f"m/{at:05d}.parquet", f"{at:05d}.parquet", size, 0, "1") for at, size in enumerate(sizes)]
-    manifest = Manifest(tuple(files), pa.schema([("image", pa.string())]))
-    checkpoint = digest("none")
-    claim(Ledger(output, Storage()), job, manifest, checkpoint)
-    context = RunContext(job, checkpoint, manifest.columns)
+    job = caption_job(output)
+    manifest = manifest_of(job, rows)
+    _, context = claimed(job, manifest, Storage())
     count = 0
     for unit in units(manifest, job.rows_per_unit):
-        commit(unit, _answered(unit), context)
+        commit(unit, answered(unit, job), context)
         count += 1
     return count
-
-
-def _answered(unit: Unit) -> pa.Table:
-    """What a replica would have said of `unit`."""
-    rows: list[dict[str, Any]] = [
-        {
-            "row": row,
-            "sample": 0,
-            "id": f"{unit.file.name}-{row}",
-            "prompt": "Describe the image in detail.",
-            "source": f"pictures/{row:09d}.png",
-            "input_sha256": digest(row),
-            "row_digest": digest([unit.file.name, row]),
-        }
-        for row in range(unit.first_row, unit.first_row + unit.rows)
-    ]
-    answers = [f"A picture of thing number {row['row']}, in the middle of a quiet room.".encode() for row in rows]
-    table = pa.Table.from_pylist(rows, schema=PREPARED).drop_columns(["pixels"])
-    return table.append_column("answer", pa.array(answers, pa.large_binary()))
 
 
 def _verify(output: str, units_planned: int) -> tuple[float, int, int, int]:

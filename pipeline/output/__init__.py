@@ -78,5 +78,10 @@ that commit one unit in the same moment can leave the receipt of one and a part 
 and `--repair` makes the unit again. Two jobs that claim a new folder announce themselves first, and the first name
 wins. `unipic plan` says when a store is weaker so, and a run names the other runs at work.
 
-Cost of a unit, beside its parts and its receipt: one request for the check, one move a file.
+Cost
+----
+A unit takes two small requests beside its parts and its receipt: one for the check and one copy inside the store; with
+images beside the Parquet, one copy more for each. On S3 a staged copy outlives its publication: a process deletes 64 at
+a time, and the end of a run deletes what processes left. `unipic bench requests` counts them. A store without
+conditional puts takes one more.
 """

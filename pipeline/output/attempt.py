@@ -33,7 +33,7 @@ class Attempt:
         self.paths.append(path)
 
     def publish(self) -> None:
-        publish(self.name, self.paths, self.output_uri, self.storage)
+        publish(self.name, self.paths, self.output_uri, self.storage, lazily=True)
 
     def hand_over(self, committed: str) -> None:
         """Hand what was staged over to the committed attempt: whoever takes that back takes it back, too."""
@@ -44,8 +44,7 @@ class Attempt:
 
     def discard(self) -> None:
         """Another attempt was committed: nothing of this one will ever be published."""
-        for path in self.paths:
-            self.storage.delete(join(self.output_uri, staged_path(self.name, path)))
+        self.storage.delete_all(join(self.output_uri, staged_path(self.name, path)) for path in self.paths)
 
 
 def supersede(before: Receipt, counts: Receipt, output_uri: str, storage: Storage) -> None:
@@ -57,16 +56,19 @@ def supersede(before: Receipt, counts: Receipt, output_uri: str, storage: Storag
             storage.delete(join(output_uri, part.path))
 
 
-def publish(attempt: str, paths: Iterable[str], output_uri: str, storage: Storage) -> None:
+def publish(attempt: str, paths: Iterable[str], output_uri: str, storage: Storage, *, lazily: bool = False) -> None:
     """Move files of a committed attempt to where readers look. Safe to repeat, and for several processes at once.
 
     A file that is no longer staged was published by another process, or taken back by a redo, a prune or a retry: a
     process that comes late finds nothing to move, and so it changes nothing.
+
+    Args:
+        lazily: on S3, staged copies may stay for a while after they are published: `recover` deletes what is left.
     """
 
     def move(path: str) -> None:
         try:
-            storage.move(join(output_uri, staged_path(attempt, path)), join(output_uri, path))
+            storage.move(join(output_uri, staged_path(attempt, path)), join(output_uri, path), lazily=lazily)
         except ObjectMissing:
             return
 

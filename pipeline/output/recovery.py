@@ -19,6 +19,10 @@ from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.pack_files import settle_packs
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.records import Receipt, Revision
+from unipic.pipeline.storage.paths import is_remote
+from unipic.pipeline.storage.read_ahead import read_ahead
+
+SETTLERS = 8  # attempts looked after at once, where each takes a few round trips
 
 
 def recover(ledger: Ledger, snapshot: Snapshot) -> int:
@@ -31,9 +35,15 @@ def recover(ledger: Ledger, snapshot: Snapshot) -> int:
     """
     settle_packs(ledger, snapshot.run)
     handled = ledger.storage.delete_all(ledger.uri(path) for path in snapshot.over)
-    for _, group in groupby(staged(ledger), key=lambda one: one.attempt):
-        files = list(group)
-        handled += len(files) if _settle(ledger, snapshot, files) else 0
+
+    def settle(files: list[StagedFile]) -> int:
+        return len(files) if _settle(ledger, snapshot, files) else 0
+
+    attempts = (list(group) for _, group in groupby(staged(ledger), key=lambda one: one.attempt))
+    if is_remote(ledger.output_uri):
+        handled += sum(read_ahead(settle, attempts, threads=SETTLERS, ahead=2 * SETTLERS))
+    else:
+        handled += sum(map(settle, attempts))
     return handled + (_delete_superseded(ledger, snapshot) if snapshot.has_retries else 0)
 
 

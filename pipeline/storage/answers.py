@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,10 +22,17 @@ MODIFIED = "modified "
 
 @dataclass
 class Contact:
-    """What is known of an endpoint: whether it ever answered, and whether any answer was one that only S3 gives."""
+    """What is known of an endpoint.
+
+    Attributes:
+        answered: whether it ever did.
+        is_remote: whether any answer was one that only S3 gives.
+        requests: how many were sent, by kind.
+    """
 
     answered: bool = False
     is_remote: bool = False
+    requests: Counter[str] = field(default_factory=Counter)
 
 
 def checked_session(contact: Contact) -> type:
@@ -35,6 +43,7 @@ def checked_session(contact: Contact) -> type:
 
     class CheckedSession(AIOHTTPSession):
         async def send(self, request: Any) -> Any:
+            contact.requests[_kind(request)] += 1
             answer = await super().send(request)
             asked, came = urlsplit(request.url), urlsplit(answer.url)
             if (asked.scheme, asked.netloc) != (came.scheme, came.netloc):
@@ -45,6 +54,15 @@ def checked_session(contact: Contact) -> type:
             return answer
 
     return CheckedSession
+
+
+def _kind(request: Any) -> str:
+    if "x-amz-copy-source" in {name.lower() for name in request.headers}:
+        return "COPY"
+    query = urlsplit(request.url).query
+    if request.method == "GET" and "list-type=2" in query:
+        return "LIST"
+    return "DELETE" if request.method == "POST" and "delete" in query.split("&") else str(request.method)
 
 
 def _check(contact: Contact, request: Any, *, status: int, headers: dict[str, str], body: bytes) -> None:

@@ -41,6 +41,11 @@ def is_remote(uri: str) -> bool:
     return False
 
 
+def store_of(uri: str) -> str:
+    """What keeps the object: a bucket; a local path stands for itself."""
+    return "/".join(uri.split("/", 3)[:3]) if is_remote(uri) else local_path(uri)
+
+
 def local_path(uri: str) -> str:
     """The plain path of a local URI (`file:///x` is `/x`)."""
     return uri.removeprefix("file://") if uri.startswith("file:///") else uri

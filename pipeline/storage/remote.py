@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +15,7 @@ from unipic.pipeline.errors import StorageError
 from unipic.pipeline.storage.errors import ConditionFailed, RequestUnsupported
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.ordering import in_order
+from unipic.pipeline.storage.paths import store_of
 from unipic.pipeline.storage.waiting import Waiting, attempts
 
 if TYPE_CHECKING:
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
 PATIENCE_S = 45.0
 """How long an operation may take against an endpoint that has never answered, or for a person who waits for it."""
 DELETED_AT_ONCE = 1000  # as many as S3 takes in one request
+DISCARDED_AT_ONCE = 64  # a process that dies leaves at most so many for its run's recovery
 DELETERS = 8
 IF_ABSENT = {"IfNoneMatch": "*"}
+log = logging.getLogger("unipic.storage")
 T = TypeVar("T")
 Facts = tuple[str, int, str]
 """URI, size in bytes, version."""
@@ -47,7 +52,13 @@ class Remote:
         self._s3: S3 | None = None
         self._pid = -1
         self._deletes_many = True
+        self._discarded: dict[str, list[str]] = {}  # bucket → what is to be deleted
         self._inherited: list[S3] = []  # a parent's connections: closing them here would disturb it
+
+    @property
+    def requests(self) -> Counter[str]:
+        """Requests of this process by kind."""
+        return self._s3.requests if self._s3 is not None and self._pid == os.getpid() else Counter()
 
     def get(self, uri: str, *, max_bytes: int | None) -> tuple[bytes, str]:
         """The object's bytes and its version."""
@@ -91,6 +102,19 @@ class Remote:
         if left:
             with ThreadPoolExecutor(DELETERS) as pool:
                 list(pool.map(self.delete, left))
+
+    def discard(self, uri: str) -> None:
+        """Delete an object some time, with others: one that does no harm where it is, and that a later run deletes."""
+        with self._lock:
+            waiting = self._discarded.setdefault(store_of(uri), [])
+            waiting.append(uri)
+            if len(waiting) < DISCARDED_AT_ONCE:
+                return
+            del self._discarded[store_of(uri)]
+        try:
+            self.delete_all(waiting)
+        except StorageError as error:
+            log.info("%d files that are not needed any more stay for now: %s", len(waiting), error.message)
 
     def list(self, folder_uri: str, *, recursive: bool, start_after: str, prefix: str) -> Iterator[Facts]:
         """All objects below a folder whose names begin with `prefix`, sorted by URI."""

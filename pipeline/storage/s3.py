@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -46,6 +47,10 @@ class S3:
     def answered(self) -> bool:
         """Whether this endpoint has ever answered as S3 does."""
         return self._contact.answered
+
+    @property
+    def requests(self) -> Counter[str]:
+        return self._contact.requests
 
     def lists_in_order(self, uri: str) -> bool:
         """Whether listings come sorted: of the stores there are, only AWS's usual buckets are known to."""

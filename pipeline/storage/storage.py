@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,7 @@ from unipic.pipeline.storage import local
 from unipic.pipeline.storage.errors import ConditionFailed, RequestUnsupported
 from unipic.pipeline.storage.fsspec_store import FsspecStore
 from unipic.pipeline.storage.options import StorageOptions
-from unipic.pipeline.storage.paths import glob_regex, is_remote, join, local_path, split_pattern
+from unipic.pipeline.storage.paths import glob_regex, is_remote, join, local_path, split_pattern, store_of
 from unipic.pipeline.storage.remote import DELETED_AT_ONCE, IF_ABSENT, Remote, if_version
 from unipic.pipeline.storage.waiting import Waiting, attempts
 
@@ -63,6 +64,11 @@ class Storage:
         Storage.__init__(self, state[0], patience_s=state[1])
         self._conditional = state[2]
 
+    @property
+    def requests(self) -> Counter[str]:
+        """How many requests went to S3 in this process, by kind: GET, HEAD, PUT, COPY, LIST, DELETE."""
+        return self._s3.requests
+
     def read(self, uri: str, *, max_bytes: int | None = None) -> bytes:
         """The whole object. Raises StorageError, naming both sizes, if it has more than `max_bytes`."""
         if is_remote(uri):
@@ -74,7 +80,7 @@ class Storage:
         if is_remote(uri):
             return self._remote(uri).get(uri, max_bytes=max_bytes)
         data = self.read(uri, max_bytes=max_bytes)
-        return data, _digest(data)
+        return data, hashlib.sha256(data).hexdigest()
 
     def open(self, uri: str, *, info: FileInfo | None = None) -> BinaryIO:
         """The object as a seekable binary file, for pyarrow; only the ranges that are read are fetched.
@@ -106,7 +112,7 @@ class Storage:
         A store that ignores `If-None-Match` (see `conditional`) gets the check before the put, which leaves a moment
         for a race. A refused put is believed only after reading back, as its own answer may have been lost.
         """
-        if not self._conditional.get(_store(uri), False):
+        if not self._conditional.get(store_of(uri), False):
             there = self._read_if_there(uri)
             if there is not None:
                 return there[0] == data
@@ -125,10 +131,12 @@ class Storage:
         the check before the put, which leaves a moment for a race.
         """
         if not is_remote(uri):
-            swapped = self._local(uri, lambda path: local.replace(path, data, lambda held: _digest(held) == version))
-            return _digest(data) if swapped else None
+            swapped = self._local(
+                uri, lambda path: local.replace(path, data, lambda held: hashlib.sha256(held).hexdigest() == version)
+            )
+            return hashlib.sha256(data).hexdigest() if swapped else None
         try:
-            if not self._conditional.get(_store(uri), False) and self.info(uri).version != version:
+            if not self._conditional.get(store_of(uri), False) and self.info(uri).version != version:
                 return None
             return self._remote(uri).put(uri, data, if_version(version))
         except ObjectMissing:
@@ -144,7 +152,7 @@ class Storage:
 
         S3 needs `If-None-Match` and `If-Match`, a local file system hard links.
         """
-        store = _store(folder_uri)
+        store = store_of(folder_uri)
         if store not in self._conditional:
             probe = join(folder_uri, f"{PROBE}{secrets.token_hex(8)}")
             if is_remote(folder_uri):
@@ -228,15 +236,17 @@ class Storage:
                     self.delete(uri)
         return count
 
-    def move(self, source: str, target: str) -> None:
+    def move(self, source: str, target: str, *, lazily: bool = False) -> None:
         """Give an object another name in the same store, replacing what is there; its bytes stay in the store.
+
+        On S3, `lazily` deletes the source later, with others, unless this process ends before.
 
         Raises:
             ObjectMissing: there is no `source`. Where another process moved it just now, `target` is there.
         """
         if is_remote(source):
             self._remote(source).copy(source, target)
-            self._remote(source).delete(source)
+            self._s3.discard(source) if lazily else self._remote(source).delete(source)
         else:
             self._local(source, lambda path: local.move(path, local_path(target)))
 
@@ -289,12 +299,3 @@ class Storage:
     def _local(self, uri: str, call: Callable[[str], T]) -> T:
         path = local_path(uri)
         return attempts(lambda: call(path), Waiting(path), self.options)
-
-
-def _store(uri: str) -> str:
-    """What `conditional` knows together: a bucket; a local folder stands for itself."""
-    return "/".join(uri.split("/", 3)[:3]) if is_remote(uri) else local_path(uri)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

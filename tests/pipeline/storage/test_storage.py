@@ -17,6 +17,7 @@ import pytest
 from unipic.pipeline.errors import AccessDenied, ObjectMissing, OutputError, StorageError
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.paths import join, relative, split_pattern
+from unipic.pipeline.storage.remote import DISCARDED_AT_ONCE
 from unipic.pipeline.storage.storage import Storage
 
 
@@ -119,6 +120,26 @@ def test_a_list_may_be_of_the_names_alone_that_begin_alike(place: Place) -> None
     assert beginning("b-", recursive=True) == ["b-1", "b-2/1", "b-2/c/3", "b-3"]
     assert beginning("b-", recursive=True, start_after=join(place.root, "d/b-2/1")) == ["b-2/c/3", "b-3"]
     assert beginning("x", recursive=True) == []
+
+
+def test_many_objects_are_deleted_together_and_the_others_stay(place: Place) -> None:
+    uris = [join(place.root, "many", f"{number:02d} ü+&") for number in range(25)]
+    for uri in uris:
+        place.storage.write(uri, b"1")
+    gone = [*uris[:20], join(place.root, "many", "never was")]
+    assert place.storage.delete_all(iter(gone)) == 21
+    assert [info.uri for info in place.storage.list(join(place.root, "many"))] == uris[20:]
+    assert place.storage.delete_all([]) == 0
+
+
+def test_an_object_that_is_moved_lazily_is_at_its_place_at_once(place: Place) -> None:
+    uris = [join(place.root, "lazy", str(number)) for number in range(DISCARDED_AT_ONCE)]
+    for uri in uris:
+        place.storage.write(uri, uri.encode())
+        place.storage.move(uri, f"{uri}-moved", lazily=True)
+        assert place.storage.read(f"{uri}-moved") == uri.encode()
+    left = {info.uri for info in place.storage.list(join(place.root, "lazy"))}
+    assert left == {f"{uri}-moved" for uri in uris}, "the last of them deletes all sources"
 
 
 def test_a_missing_folder_is_empty(place: Place) -> None:
