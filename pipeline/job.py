@@ -133,6 +133,7 @@ class Output(Closed):
         le=1024,
         description="Merge the parts into files of about this many MiB when a run ends with all units done.",
     )
+    seal: bool = Field(default=False, description="Seal the output when the job is done, as `unipic seal` does.")
 
 
 class Replicas(Closed):

@@ -32,6 +32,7 @@ from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.reconciliation import Reconciliation, reconcile
 from unipic.pipeline.output.recovery import recover
+from unipic.pipeline.output.seal import seal_again
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.preflight import preflight
 from unipic.pipeline.records import Unit, UnitId
@@ -104,6 +105,8 @@ def run(
     else:
         result = finish(work, policy, reporter)
     _compact(work, result, reporter)
+    if job.output.seal and result.outcome == "done" and only is None:
+        reporter.note(seal_again(ledger))
     reporter.report("done")
     return result
 
@@ -142,14 +145,16 @@ def what_is_left(
         return units(manifest, known.rows_per_unit)
 
     tally = Tally(rows_total=manifest.rows * context.job.samples_per_row, units_total=0, known=known)
-    done: list[UnitId] = []
-    for unit in planned():
-        tally.units_total += 1
-        if unit.id in known:
-            done.append(unit.id)
+
+    def done() -> Iterator[UnitId]:
+        for unit in planned():
+            tally.units_total += 1
+            if unit.id in known:
+                yield unit.id
+
     later: list[Unit] = []
     by_name = {file.name: file for file in manifest.files}
-    for receipt in ledger.receipts(known, done):
+    for receipt in ledger.receipts(known, done()):
         tally.add_earlier(receipt)
         if receipt.unit in again:
             tally.take_back(receipt)

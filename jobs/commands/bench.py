@@ -13,7 +13,7 @@ from rich.table import Table
 
 from unipic.jobs.commands.bench_compact import compact
 from unipic.jobs.commands.bench_cost import cost
-from unipic.jobs.commands.bench_output import requests, verify
+from unipic.jobs.commands.bench_output import requests, scale, verify
 from unipic.jobs.commands.evaluate import Device, Dtype
 from unipic.jobs.terminal.formatting import as_json, size
 from unipic.jobs.terminal.global_options import with_global_options
@@ -28,6 +28,7 @@ app = typer.Typer(help="Measure speed and memory.", rich_markup_mode=None, no_ar
 app.command("cost")(with_global_options(cost))
 app.command("compact")(with_global_options(compact))
 app.command("verify")(with_global_options(verify))
+app.command("scale")(with_global_options(scale))
 app.command("requests")(with_global_options(requests))
 
 Checkpoint = Annotated[

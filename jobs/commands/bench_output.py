@@ -1,4 +1,4 @@
-"""`unipic bench verify` and `unipic bench requests`: what outputs cost to audit and to write."""
+"""`unipic bench verify`, `scale` and `requests`: what outputs cost to audit, to resume and to write."""
 
 from __future__ import annotations
 
@@ -42,6 +42,40 @@ def verify(
     ]
     early = f"peak at {audit.early_rows:,} rows"
     _show("Auditing an output", ["rows", "units", "seconds", "rows/s", early, "final peak", "growth"], [figures])
+
+
+def scale(
+    rows: Annotated[int, typer.Option(min=100_000, help="Rows of the larger output.")] = 10_000_000,
+    json: AsJson = False,
+) -> None:
+    """Measure status, resume and verify of outputs with millions of rows.
+
+    Makes up the receipts of an output with a tenth of the rows and of one with all of them, in a temporary folder on
+    this disk, and runs each command on both in a separate process. One unit in a hundred is left to do. Parts are empty
+    files, so verify reports every one of them and decodes none; `unipic bench verify` measures that.
+
+    \b
+    Example:
+      unipic bench scale --rows 1000000
+    """
+    from unipic.pipeline.bench.scale import bench_scale
+
+    measured = list(bench_scale(rows))
+    if json:
+        typer.echo(as_json(measured))
+        return
+    shown = [
+        [
+            one.command,
+            f"{one.rows:,}",
+            f"{one.units:,}",
+            f"{one.seconds:.1f}",
+            size(one.growth_bytes),
+            ", ".join(f"{kind} {number:,}" for kind, number in one.requests.items()),
+        ]
+        for one in measured
+    ]
+    _show("Large outputs", ["command", "rows", "units", "seconds", "memory growth", "requests"], shown)
 
 
 def requests(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from unipic.pipeline.code_version import code_version
-from unipic.pipeline.errors import JobError, ObjectMissing, OutputError
+from unipic.pipeline.errors import JobError, ObjectMissing, OutputError, UniPicError
 from unipic.pipeline.output.heartbeat import refuse_beside_runs
 from unipic.pipeline.output.layout import RUN, SEAL, epoch_path
 from unipic.pipeline.output.ledger import READERS, Ledger
@@ -84,6 +84,20 @@ def seal(ledger: Ledger) -> Seal:
     made = Seal(tree.root(), run.epoch.number, snapshot.commits, code_version())
     ledger.storage.write(ledger.uri(SEAL), made.to_json())
     return made
+
+
+def seal_again(ledger: Ledger) -> str:
+    """Seal a finished output, unless its seal is still up to date; what the user should know of it.
+
+    Nothing that goes wrong here makes a finished job a failed one.
+    """
+    try:
+        there = recorded_seal(ledger)
+        if there is None or there.is_outdated(ledger.snapshot(ledger.recorded())):
+            there = seal(ledger)
+    except UniPicError as error:
+        return f"the output is not sealed: {error}"
+    return f"the output is sealed: {there.digest}"
 
 
 def recorded_seal(ledger: Ledger) -> Seal | None:

@@ -6,13 +6,13 @@ one of `pipeline/errors.py`; only `StorageUnavailable` is worth another attempt,
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from typing import BinaryIO, TypeVar, cast
 
@@ -80,7 +80,7 @@ class Storage:
         if is_remote(uri):
             return self._remote(uri).get(uri, max_bytes=max_bytes)
         data = self.read(uri, max_bytes=max_bytes)
-        return data, hashlib.sha256(data).hexdigest()
+        return data, sha256(data).hexdigest()
 
     def open(self, uri: str, *, info: FileInfo | None = None) -> BinaryIO:
         """The object as a seekable binary file, for pyarrow; only the ranges that are read are fetched.
@@ -132,9 +132,9 @@ class Storage:
         """
         if not is_remote(uri):
             swapped = self._local(
-                uri, lambda path: local.replace(path, data, lambda held: hashlib.sha256(held).hexdigest() == version)
+                uri, lambda at: local.replace(at, data, lambda was: sha256(was).hexdigest() == version)
             )
-            return hashlib.sha256(data).hexdigest() if swapped else None
+            return sha256(data).hexdigest() if done else None
         try:
             if not self._conditional.get(store_of(uri), False) and self.info(uri).version != version:
                 return None

@@ -55,6 +55,7 @@ COMMANDS = [
         "bench model",
         "bench verify",
         "bench compact",
+        "bench scale",
         "bench requests",
     ),
 ]

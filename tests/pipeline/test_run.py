@@ -286,3 +286,17 @@ def test_a_store_that_refuses_writes_in_mid_run_stops_it_resumable(tmp_path: Pat
     assert result.outcome == "stopped" and str(tmp_path / "out" / "data") in result.message
     (tmp_path / "out" / "data").unlink()
     assert run(job, make_engine=FakeEngine).outcome == "done"
+
+
+def test_a_job_that_asks_for_a_seal_ends_sealed_and_a_run_that_adds_nothing_leaves_the_seal(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "manifest" / "a.parquet", PROMPTS)
+    job = make_job(tmp_path, output__seal=True)
+    notes: list[str] = []
+
+    def once() -> bytes:
+        run(job, make_engine=FakeEngine, on_progress=lambda progress: notes.extend(progress.notes))
+        return (tmp_path / "out" / "_unipic" / "seal.json").read_bytes()
+
+    assert once() == once()
+    report = verify(job.output.uri, Storage())
+    assert report.ok and report.seal == "intact" and f"the output is sealed: {report.digest}" in notes

@@ -26,6 +26,7 @@ HARMLESS = (EVENTS, RUNNING, REPORTS, SET_ASIDE, WITHDRAWN)
 Nor does the audit need `seal.json`, which may be removed: the digest that was kept elsewhere proves what it proves.
 """
 
+ROWS_PER_UNIT = 4
 Mutation = Callable[[Path, Path, random.Random], None]
 
 
@@ -80,7 +81,7 @@ def finished(root: Path, kind: str) -> Job:
     write_prompts(root / "manifest" / "a.parquet", ["one", "", f"flaky {mark}", *(f"p {n}" for n in range(9))])
     write_prompts(root / "manifest" / "b.parquet", ["x", "y", None])
     images = "files" if kind == "beside" else "inline"
-    job = make_job(root, output__images=images, compute__rows_per_unit=4, params__samples_per_row=2)
+    job = make_job(root, output__images=images, compute__rows_per_unit=ROWS_PER_UNIT, params__samples_per_row=2)
     run_here(job)
     mark.touch()
     retry_here(job)

@@ -1,35 +1,41 @@
-"""Every change that an audit finds is undone by a repair, byte for byte, or refused with the reason."""
+"""Every change that an audit finds is undone by a repair, byte for byte, or refused with the reason.
+
+A unit whose rejected rows were retried is made again as a whole, in a new epoch: the same rows, in one part.
+"""
 
 from __future__ import annotations
 
 import random
 import shutil
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from tests.fakes import part_bytes
+from tests.fakes import all_rows, part_bytes
 from tests.inprocess import run_here
-from tests.pipeline.audit.test_mutations import MUTATIONS, finished
+from tests.pipeline.audit.test_mutations import MUTATIONS, ROWS_PER_UNIT, finished
 from unipic.pipeline.audit.repair import clear
-from unipic.pipeline.audit.repair_plan import plan_repair
+from unipic.pipeline.audit.repair_plan import RepairPlan, plan_repair
 from unipic.pipeline.audit.report import Report
 from unipic.pipeline.audit.verify import verify
 from unipic.pipeline.job import Job
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.seal import seal
+from unipic.pipeline.output.withdrawal import owner_of
+from unipic.pipeline.records import UnitId
 from unipic.pipeline.storage.storage import Storage
 
 
-def repaired(job: Job) -> tuple[dict[str, str], Report]:
-    """Units that the repair left, with the reasons, and what the audit says afterwards."""
+def repaired(job: Job) -> tuple[RepairPlan, Report]:
+    """What the repair planned, and what the audit says afterwards."""
     report = verify(job.output.uri, Storage())
     plan = plan_repair(job.output.uri, Storage(), report)
     clear(job.output.uri, Storage(), report, plan)
     if plan.job is not None:
         run_here(plan.job, only=plan.files, again=plan.restored)
-    return plan.left, verify(job.output.uri, Storage())
+    return plan, verify(job.output.uri, Storage())
 
 
 def check_repaired(job: Job, rounds: int, seed: int, scratch: Path) -> Counter[str]:
@@ -37,7 +43,7 @@ def check_repaired(job: Job, rounds: int, seed: int, scratch: Path) -> Counter[s
     output, whole = Path(job.output.uri), scratch / "whole"
     seal(Ledger(job.output.uri, Storage()))
     shutil.copytree(output, whole)
-    parts = part_bytes(job)
+    parts, rows = part_bytes(job), rows_of(job)
     chance = random.Random(seed)
     files = sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
     ended: Counter[str] = Counter()
@@ -46,20 +52,37 @@ def check_repaired(job: Job, rounds: int, seed: int, scratch: Path) -> Counter[s
         name, other = chance.sample(files, 2)
         mutate(output / name, output / other, chance)
         what = f"{mutate.__name__} of {name} with {other}"
-        left, report = repaired(job)
+        plan, report = repaired(job)
         if report.ok or report.verdict == "incomplete":
             if report.verdict == "incomplete":  # a receipt is gone without a trace: its unit is work that is left
                 run_here(job)
-            assert part_bytes(job) == parts, what
+            assert rows_of(job) == rows, what
+            assert without(part_bytes(job), plan.redone) == without(parts, plan.redone), what
             ended["undone"] += 1
         else:
             for problem in report.problems:
-                told = problem.unit in left or any(word in problem.message for word in REMEDIES)
+                told = problem.unit in plan.left or any(word in problem.message for word in REMEDIES)
                 assert told, f"{what}: {problem}"
             ended["refused"] += 1
         shutil.rmtree(output)
         shutil.copytree(whole, output)
     return ended
+
+
+def rows_of(job: Job) -> dict[tuple[str, int, int], str]:
+    """Every output row: the digest of its output, or why it was rejected."""
+    data = [row["lineage"] for row in all_rows(job)]
+    rejected = [row["rejection"] for row in all_rows(job, "rejected")]
+    return {
+        (one["source_file"], one["source_row"], one["sample"]): one.get("output_sha256") or one["kind"]
+        for one in [*data, *rejected]
+    }
+
+
+def without(files: dict[str, bytes], units: Collection[UnitId]) -> dict[str, bytes]:
+    """`files` that are of no unit in `units`."""
+    owners = {path: owner_of(path.removeprefix("/"), ROWS_PER_UNIT) for path in files}
+    return {path: data for path, data in files.items() if (owner := owners[path]) is None or owner[0] not in units}
 
 
 REMEDIES = ("estore", "unipic seal", "move it away")

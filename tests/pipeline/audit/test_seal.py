@@ -18,7 +18,7 @@ from unipic.pipeline.job import Job
 from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.layout import SEAL, receipt_path
 from unipic.pipeline.output.ledger import Ledger
-from unipic.pipeline.output.seal import Seal, seal
+from unipic.pipeline.output.seal import Seal, seal, seal_again
 from unipic.pipeline.sealed import sealed, unsealed
 from unipic.pipeline.storage.storage import Storage
 
@@ -127,6 +127,20 @@ def test_a_damaged_seal_is_named_and_status_still_answers(finished: Job) -> None
     assert report.counts == {"altered record": 1}
     assert "seal.json is damaged: invalid JSON" in report.problems[0].message
     assert status(finished.output.uri, Storage()).seal == "seal.json is damaged"
+
+
+def test_a_job_that_seals_its_output_seals_it_when_it_changed_and_says_why_it_could_not(finished: Job) -> None:
+    ledger = Ledger(finished.output.uri, Storage())
+    digest = audited(finished).digest
+    assert seal_again(ledger) == f"the output is sealed: {digest}"
+    forge_a_receipt(finished)
+    assert seal_again(ledger) == f"the output is sealed: {digest}", "no run added to it"
+    write_prompts(Path(finished.input.manifest) / "new.parquet", ["one more"])
+    run_here(finished)
+    newer = seal_again(Ledger(finished.output.uri, Storage()))
+    assert newer == f"the output is sealed: {audited(finished).digest}" != f"the output is sealed: {digest}"
+    Path(finished.output.uri, SEAL).write_text("{")
+    assert seal_again(ledger).startswith("the output is not sealed: ")
 
 
 def test_an_unfinished_output_is_not_sealed(finished: Job) -> None:
