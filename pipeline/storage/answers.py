@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,14 +25,14 @@ class Contact:
     """What is known of an endpoint.
 
     Attributes:
+        requests: counts those that are sent, by kind.
         answered: whether it ever did.
         is_remote: whether any answer was one that only S3 gives.
-        requests: how many were sent, by kind.
     """
 
+    requests: Counter[str]
     answered: bool = False
     is_remote: bool = False
-    requests: Counter[str] = field(default_factory=Counter)
 
 
 def checked_session(contact: Contact) -> type:

@@ -48,17 +48,13 @@ class Remote:
 
     def __init__(self, options: StorageOptions, patience_s: float | None) -> None:
         self._options, self._patience_s = options, patience_s
+        self.requests: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._s3: S3 | None = None
         self._pid = -1
         self._deletes_many = True
         self._discarded: dict[str, list[str]] = {}  # bucket → what is to be deleted
         self._inherited: list[S3] = []  # a parent's connections: closing them here would disturb it
-
-    @property
-    def requests(self) -> Counter[str]:
-        """Requests of this process by kind."""
-        return self._s3.requests if self._s3 is not None and self._pid == os.getpid() else Counter()
 
     def get(self, uri: str, *, max_bytes: int | None) -> tuple[bytes, str]:
         """The object's bytes and its version."""
@@ -166,5 +162,5 @@ class Remote:
 
                 if self._s3 is not None:
                     self._inherited.append(self._s3)
-                self._s3, self._pid = S3(self._options, waiting), os.getpid()
+                self._s3, self._pid = S3(self._options, waiting, self.requests), os.getpid()
             return self._s3

@@ -38,8 +38,8 @@ class S3:
     Threads may share it: requests run on an event loop of its own.
     """
 
-    def __init__(self, options: StorageOptions, waiting: Waiting) -> None:
-        self._contact = Contact()
+    def __init__(self, options: StorageOptions, waiting: Waiting, requests: Counter[str]) -> None:
+        self._contact = Contact(requests)
         self._loop = EventLoop()
         self._client: Any = self._run("s3://", lambda: self._connect(options), waiting)
 
@@ -47,10 +47,6 @@ class S3:
     def answered(self) -> bool:
         """Whether this endpoint has ever answered as S3 does."""
         return self._contact.answered
-
-    @property
-    def requests(self) -> Counter[str]:
-        return self._contact.requests
 
     def lists_in_order(self, uri: str) -> bool:
         """Whether listings come sorted: of the stores there are, only AWS's usual buckets are known to."""

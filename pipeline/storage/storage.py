@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -55,6 +54,7 @@ class Storage:
         self._patience_s = patience_s
         self._conditional: dict[str, bool] = {}
         self._s3 = Remote(options, patience_s)
+        self.requests = self._s3.requests  # of this process: GET, HEAD, PUT, COPY, LIST, DELETE → how many
         self._others = FsspecStore(options, patience_s)
 
     def __getstate__(self) -> tuple[StorageOptions, float | None, dict[str, bool]]:
@@ -63,11 +63,6 @@ class Storage:
     def __setstate__(self, state: tuple[StorageOptions, float | None, dict[str, bool]]) -> None:
         Storage.__init__(self, state[0], patience_s=state[1])
         self._conditional = state[2]
-
-    @property
-    def requests(self) -> Counter[str]:
-        """How many requests went to S3 in this process, by kind: GET, HEAD, PUT, COPY, LIST, DELETE."""
-        return self._s3.requests
 
     def read(self, uri: str, *, max_bytes: int | None = None) -> bytes:
         """The whole object. Raises StorageError, naming both sizes, if it has more than `max_bytes`."""
@@ -131,9 +126,11 @@ class Storage:
         the check before the put, which leaves a moment for a race.
         """
         if not is_remote(uri):
-            swapped = self._local(
-                uri, lambda at: local.replace(at, data, lambda was: sha256(was).hexdigest() == version)
-            )
+
+            def held_as(held: bytes) -> bool:
+                return sha256(held).hexdigest() == version
+
+            done = self._local(uri, lambda path: local.replace(path, data, held_as))
             return sha256(data).hexdigest() if done else None
         try:
             if not self._conditional.get(store_of(uri), False) and self.info(uri).version != version:
