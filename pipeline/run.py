@@ -104,11 +104,16 @@ def run(
         result = _execute(work, policy, reporter, address=address, verbose=verbose, make_engine=make_engine)
     else:
         result = finish(work, policy, reporter)
-    _compact(work, result, reporter)
-    if job.output.seal and result.outcome == "done" and only is None:
-        reporter.note(seal_again(ledger))
+    _tidy(work, result, reporter)
     reporter.report("done")
     return result
+
+
+def _tidy(work: Work, result: Result, reporter: Reporter) -> None:
+    """What the job wants done to a complete output."""
+    _compact(work, result, reporter)
+    if work.context.job.output.seal and result.outcome == "done":
+        reporter.note(seal_again(work.ledger))
 
 
 def _compact(work: Work, result: Result, reporter: Reporter) -> None:

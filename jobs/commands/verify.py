@@ -123,10 +123,11 @@ def _repair(output: str, storage: Storage, report: Report) -> bool:
     """Repairs the output and prints what was done; returns whether the run of damaged units stopped early."""
     from unipic.pipeline.audit.repair import repair
 
-    stop, display = threading.Event(), Display()
+    stop, display, left_before = threading.Event(), Display(), set[str]()
     with ExitStack() as live, Signals(stop, display.print) as signals:
 
         def on_cleared(repaired: Repaired) -> None:
+            left_before.update(repaired.left)
             for line in _cleared(output, repaired):
                 display.print(line)
             if repaired.units:
@@ -135,6 +136,9 @@ def _repair(output: str, storage: Storage, report: Report) -> bool:
         repaired = repair(
             output, storage, report, on_cleared=on_cleared, on_progress=signals.before(display), stop=stop
         )
+    for unit, why in sorted(repaired.left.items()) if repaired.result is not None else ():
+        if unit not in left_before:
+            typer.echo(f"unit {unit} is still damaged: {why}", err=True)
     if repaired.refused:
         reason = f"the job in run.json cannot run: {repaired.refused}"
         typer.echo(f"{reason}\n  Run `unipic run` with the job file instead.", err=True)

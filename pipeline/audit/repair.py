@@ -9,19 +9,26 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from unipic.pipeline.audit.expectation import Expectation, epochs_of
 from unipic.pipeline.audit.repair_plan import RepairPlan, plan_repair
 from unipic.pipeline.audit.report import ProblemKind, Report
+from unipic.pipeline.audit.unit_audit import audit_unit
 from unipic.pipeline.errors import JobError, ObjectMissing, OutputError
 from unipic.pipeline.execution.progress import OnProgress, Result
 from unipic.pipeline.output.claims import take_back_units
 from unipic.pipeline.output.heartbeat import refuse_beside_runs
-from unipic.pipeline.output.layout import RECEIPTS, SET_ASIDE, parse_part, parse_receipt
+from unipic.pipeline.output.layout import RECEIPTS, SET_ASIDE, parse_part, parse_receipt, receipt_path
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.output.withdrawal import paths_of, withdraw
 from unipic.pipeline.run import run
 from unipic.pipeline.stages.engine import MakeEngine, UniPicEngine
 from unipic.pipeline.storage.storage import Storage
+
+DIFFERENT = (
+    "it was made again, and its bytes are not those of its receipt: other hardware or libraries, or answers that a "
+    "retry had changed. Restore its files; or, to have it as it comes out now, delete {receipt} and run the job."
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Repaired:
 
     Attributes:
         units: damaged units that were to be made again.
-        left: damaged units that were left untouched → why.
+        left: damaged units that were left untouched, or came out with other bytes than committed → why.
         swept: files of superseded and unfinished attempts that were published or deleted.
         set_aside: foreign files that now are under `_unipic/set-aside/`.
         result: of the run that made the units again; None where there was nothing to do, or it was refused.
@@ -87,7 +94,23 @@ def repair(
         )
     except JobError as error:  # something changed since the plan was made
         return replace(done, refused=str(error))
-    return replace(done, result=result)
+    return replace(done, result=result, left={**done.left, **not_restored(output_uri, storage, plan)})
+
+
+def not_restored(output_uri: str, storage: Storage, plan: RepairPlan) -> dict[str, str]:
+    """Units of `plan.restored` that are still damaged after they were made again → why."""
+    if not plan.restored:
+        return {}
+    ledger = Ledger(output_uri, storage)
+    run = ledger.recorded()
+    expectation = Expectation(run, epochs_of(ledger, run))
+    snapshot = ledger.snapshot(run)
+    left: dict[str, str] = {}
+    for unit in sorted(plan.restored):
+        commits = list(snapshot.commits_of(unit))
+        if commits and audit_unit(ledger, expectation, unit, commits).problems:
+            left[unit] = DIFFERENT.format(receipt=receipt_path(unit, commits[-1]))
+    return left
 
 
 def clear(output_uri: str, storage: Storage, report: Report, plan: RepairPlan) -> Repaired:

@@ -49,7 +49,9 @@ def verify(
         if isinstance(error, OtherOutputVersion) or ledger.is_unclaimed():
             raise
         where = EPOCHS if EPOCHS in error.message else RUN
-        report.add(Problem(ProblemKind.ALTERED_RECORD, where, str(error)))
+        gone = where == RUN and not storage.exists(ledger.uri(RUN))
+        message = "is gone. Restore it from a backup." if gone else str(error)
+        report.add(Problem(ProblemKind.ALTERED_RECORD, where, message))
         return report
     for problem in _listing_problems(ledger, expectation):
         report.add(problem)
@@ -98,7 +100,8 @@ def _check_seal(report: Report, ledger: Ledger, snapshot: Snapshot, digest: str)
     if seal is not None:
         report.seal = "intact" if seal.digest == report.digest else "outdated"
         if report.seal == "outdated" and not seal.is_outdated(snapshot):
-            message = "its digest is not that of the records and receipts, and no run has added to them since"
+            message = "its digest is not that of the records and receipts, and no run has added to them since; restore "
+            message += "those, or seal them as they are with `unipic seal`"
             report.add(Problem(ProblemKind.BROKEN_SEAL, SEAL, message))
     if digest and digest != report.digest:
         went_on = seal is not None and seal.digest == digest and seal.is_outdated(snapshot)
