@@ -24,8 +24,8 @@ ROUNDS = 8
 
 def claim_here(job: Job) -> str:
     """The name of the job that a claim ends with, or the refusal."""
-    context, manifest, ledger = preflight(job, Storage(job.storage))
     try:
+        context, manifest, ledger = preflight(job, Storage(job.storage))
         run, _ = claim(ledger, job, manifest, context.checkpoint_digest)
     except OutputError as error:
         return error.message

@@ -442,9 +442,9 @@ class Dying(Storage):
         self.count()
         super().delete(uri)
 
-    def move(self, source: str, target: str) -> None:
+    def move(self, source: str, target: str, **how: bool) -> None:
         self.count()
-        super().move(source, target)
+        super().move(source, target, **how)
 
 
 def test_the_benchmark_shows_one_file_of_small_rows_that_opens_as_fast_as_one() -> None:

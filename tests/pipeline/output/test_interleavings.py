@@ -242,8 +242,8 @@ def test_no_reader_sees_a_row_twice_while_rejected_rows_are_retried(
     def looked_at_after(name: str) -> None:
         real = getattr(Storage, name)
 
-        def and_look(*args: object) -> None:
-            real(*args)
+        def and_look(*args: object, **how: object) -> None:
+            real(*args, **how)
             prompts = [row["prompt"] for folder in ("data", "rejected") for row in all_rows(job, folder)]
             assert len(prompts) == len(set(prompts))
             seen.append(len(prompts))
