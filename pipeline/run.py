@@ -30,6 +30,7 @@ from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.compaction import compact
 from unipic.pipeline.output.heartbeat import presence
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.packs import Pack, PackIndex
 from unipic.pipeline.output.reconciliation import Reconciliation, reconcile
 from unipic.pipeline.output.recovery import recover
 from unipic.pipeline.output.seal import seal_again
@@ -150,11 +151,15 @@ def what_is_left(
         return units(manifest, known.rows_per_unit)
 
     tally = Tally(rows_total=manifest.rows * context.job.samples_per_row, units_total=0, known=known)
+    merged = [] if again else _merged(known, manifest, retry_rejected=retry_rejected)
+    for pack in merged:
+        tally.add_pack(pack)
+    counted = PackIndex(merged)
 
     def done() -> Iterator[UnitId]:
         for unit in planned():
             tally.units_total += 1
-            if unit.id in known:
+            if unit.id in known and counted.find(unit.id) is None:
                 yield unit.id
 
     later: list[Unit] = []
@@ -168,6 +173,16 @@ def what_is_left(
             later.append(ledger.retry(receipt, by_name[receipt.file]))
     later += [known.ready(unit) for unit in planned() if unit.id in again] if again else []
     return Work(context, manifest, ledger, known, tally, WorkQueue(known.left(planned()), later))
+
+
+def _merged(known: Snapshot, manifest: Manifest, *, retry_rejected: bool) -> list[Pack]:
+    """Packs whose own counts stand for their receipts: all their units are of this manifest, and none is to be done."""
+    keys = {file.key for file in manifest.files}
+    return [
+        pack
+        for pack in known.closed_packs()
+        if all(one.file_key in keys for one in pack.segments) and not (retry_rejected and pack.rejected)
+    ]
 
 
 def _execute(

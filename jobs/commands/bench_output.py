@@ -51,8 +51,9 @@ def scale(
     """Measure status, resume and verify of outputs with millions of rows.
 
     Makes up the receipts of an output with a tenth of the rows and of one with all of them, in a temporary folder on
-    this disk, and runs each command on both in a separate process. One unit in a hundred is left to do. Parts are empty
-    files, so verify reports every one of them and decodes none; `unipic bench verify` measures that.
+    this disk, and runs each command on both in a separate process; status and resume also on the larger one as
+    `unipic compact` leaves it. One unit in a hundred is left to do. Parts are empty files, so verify reports every one
+    of them and decodes none; `unipic bench verify` measures that.
 
     \b
     Example:
@@ -66,7 +67,7 @@ def scale(
         return
     shown = [
         [
-            one.command,
+            f"{one.command}, merged" if one.merged else one.command,
             f"{one.rows:,}",
             f"{one.units:,}",
             f"{one.seconds:.1f}",

@@ -16,12 +16,25 @@ from unipic.pipeline.bench.plan import peak_bytes
 from unipic.pipeline.lineage import sha256
 from unipic.pipeline.manifests.manifest import units
 from unipic.pipeline.output.attempt import Attempt
-from unipic.pipeline.output.layout import DATA, RECEIPTS, part_path, receipt_path
+from unipic.pipeline.output.layout import (
+    DATA,
+    PACKS,
+    RECEIPTS,
+    epoch_path,
+    pack_path,
+    pack_record_path,
+    part_path,
+    receipt_path,
+)
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.packed import PackRecord
+from unipic.pipeline.output.packs import pack_of
+from unipic.pipeline.output.run_record import Run, with_packs
 from unipic.pipeline.records import Facts, Part, Receipt, Unit
 from unipic.pipeline.storage.storage import FileInfo, Storage
 
 PAGE = 1_000  # names that S3 lists in one request
+PACKED = 4_000  # units in a pack
 LEFT = 100  # of so many units one is left to do, for the resume
 NOTHING = sha256(b"")
 
@@ -31,6 +44,7 @@ class ScaleBench:
     """What one command took.
 
     Attributes:
+        merged: whether the parts were merged, as `unipic compact` does.
         growth_bytes: of the peak of resident memory, from after the imports.
         requests: that a store would have got, by kind; a listing is one for each 1000 names.
     """
@@ -38,6 +52,7 @@ class ScaleBench:
     command: str
     rows: int
     units: int
+    merged: bool
     seconds: float
     growth_bytes: int
     requests: dict[str, int]
@@ -72,23 +87,26 @@ class CountingStorage(Storage):
 
 
 def bench_scale(rows: int = 10_000_000) -> Iterator[ScaleBench]:
-    """Measure an output of a tenth of `rows` and one of `rows`, each command in a process of its own.
+    """Measure an output of a tenth of `rows`, one of `rows`, and that one merged, each command in its own process.
 
     Parts are empty files: `verify` reads every receipt, finds every part altered, and decodes none.
     """
-    for count in (rows // 10, rows):
+    for count, merged in ((rows // 10, False), (rows, False), (rows, True)):
         with tempfile.TemporaryDirectory(prefix="unipic-bench-") as folder:
             output = str(Path(folder) / "out")
-            made = fabricate(output, count)
-            for command in (_status, _resume, _verify):
+            made = fabricate(output, count, merged=merged)
+            for command in (_status, _resume) if merged else (_status, _resume, _verify):
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     seconds, growth_bytes, requests = pool.apply(_measured, (command, output, count))
                 name = command.__name__.removeprefix("_")
-                yield ScaleBench(name, count, made, seconds, growth_bytes, requests)
+                yield ScaleBench(name, count, made, merged, seconds, growth_bytes, requests)
 
 
-def fabricate(output: str, rows: int) -> int:
+def fabricate(output: str, rows: int, *, merged: bool = False) -> int:
     """Claim `output` for a generate job, and put a receipt and an empty part for all units but each LEFT-th one.
+
+    Args:
+        merged: put them into packs instead.
 
     Returns:
         How many units it has.
@@ -99,12 +117,32 @@ def fabricate(output: str, rows: int) -> int:
     for folder in (RECEIPTS, DATA):
         Path(output, folder).mkdir(parents=True)
     count = 0
+    receipts: list[Receipt] = []
     for unit in units(manifest, run.rows_per_unit):
         count += 1
-        if count % LEFT:
+        if count % LEFT and merged:
+            receipts.append(_receipt(unit, output))
+        elif count % LEFT:
             Path(output, receipt_path(unit.id)).write_text(_receipt(unit, output).to_json())
             Path(output, part_path(DATA, unit.id)).touch()
+    if merged:
+        _merge(output, run, sorted(receipts, key=lambda one: one.unit))
     return count
+
+
+def _merge(output: str, run: Run, receipts: list[Receipt]) -> None:
+    """Open the epoch in which these receipts are in packs."""
+    packs = []
+    for first in range(0, len(receipts), PACKED):
+        group = receipts[first : first + PACKED]
+        record, name = PackRecord(group), sha256(group[0].unit.encode())[:16]
+        data, path = record.to_json(), pack_path(group[0].unit, name, 2)
+        Path(output, PACKS).mkdir(parents=True, exist_ok=True)
+        Path(output, pack_record_path(name, 2)).write_bytes(data)
+        Path(output, path).touch()
+        packs.append(pack_of(group, name, 2, Part(path, record.rows, 0, NOTHING), sha256(data), run.rows_per_unit))
+    epoch = with_packs(run, packs)
+    Path(output, epoch_path(epoch.number)).write_bytes(epoch.to_json())
 
 
 def _receipt(unit: Unit, output: str) -> Receipt:

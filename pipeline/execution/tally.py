@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from unipic.pipeline.execution.progress import Progress, Stage
+from unipic.pipeline.output.packs import Pack
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.records import Receipt, UnitId
 from unipic.pipeline.supervision.health import Health
@@ -43,6 +44,13 @@ class Tally:
         """An earlier run committed this unit."""
         self.add(receipt)
         self.earlier += receipt.ok + receipt.rejected
+
+    def add_pack(self, pack: Pack) -> None:
+        """Earlier runs committed these units, and they were merged since."""
+        self.units_done += pack.units
+        self.ok += pack.ok
+        self.rejected += pack.rejected
+        self.earlier += pack.ok + pack.rejected
 
     def take_back(self, receipt: Receipt) -> None:
         """A unit that an earlier run committed is attempted once more, or its rejected rows are."""

@@ -31,7 +31,7 @@ from unipic.pipeline.output.layout import (
 )
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.packed import PackRecord, data_parts
-from unipic.pipeline.output.packs import Pack, numbers_of, rejected_kinds_of, segments_of
+from unipic.pipeline.output.packs import Pack, pack_of
 from unipic.pipeline.output.part_file import parquet_form
 from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.records import Part, Receipt, Revision, UnitId
@@ -122,28 +122,15 @@ def _checked_part(ledger: Ledger, part: Part) -> pa.Table:
 def stage_pack(ledger: Ledger, run: Run, filled: PackWriter) -> Pack:
     """Write a pack for the epoch after `run`'s: it counts once that epoch names it."""
     epoch = run.epoch.number + 1
-    units = [one.unit for one in filled.receipts]
-    finished = [one.facts.finished for one in filled.receipts]
     record, data = PackRecord(filled.receipts).to_json(), filled.finish()
     digests = sha256(record), sha256(data)
     name = sha256("\n".join(digests).encode())[:16]
-    path = pack_path(units[0], name, epoch)
+    path = pack_path(filled.receipts[0].unit, name, epoch)
     # The record first: where there is none, nothing is staged.
     ledger.storage.write(ledger.uri(pack_record_path(name, epoch)), record)
     ledger.storage.write(ledger.uri(staged_path(pack_attempt(name, epoch), path)), data)
-    return Pack(
-        id=name,
-        epoch=epoch,
-        segments=segments_of(units, run.rows_per_unit),
-        numbers=numbers_of(filled.receipts),
-        units=len(units),
-        ok=sum(one.ok for one in filled.receipts),
-        rejected=sum(one.rejected for one in filled.receipts),
-        rejected_kinds=rejected_kinds_of(filled.receipts),
-        finished=(min(finished), max(finished)),
-        part=Part(path, filled.rows, len(data), digests[1]),
-        record_sha256=digests[0],
-    )
+    part = Part(path, filled.rows, len(data), digests[1])
+    return pack_of(filled.receipts, name, epoch, part, digests[0], run.rows_per_unit)
 
 
 def without_units(ledger: Ledger, run: Run, gone: Callable[[UnitId], bool]) -> tuple[Pack, ...]:

@@ -77,6 +77,26 @@ class Pack:
                 yield UnitId.of(one.file_key, row)
 
 
+def pack_of(
+    receipts: Sequence[Receipt], id: str, epoch: int, part: Part, record_sha256: str, rows_per_unit: int
+) -> Pack:
+    """The pack of these commits, in the order of their rows in `part`."""
+    finished = [one.facts.finished for one in receipts]
+    return Pack(
+        id=id,
+        epoch=epoch,
+        segments=segments_of([one.unit for one in receipts], rows_per_unit),
+        numbers=numbers_of(receipts),
+        units=len(receipts),
+        ok=sum(one.ok for one in receipts),
+        rejected=sum(one.rejected for one in receipts),
+        rejected_kinds=rejected_kinds_of(receipts),
+        finished=(min(finished), max(finished)),
+        part=part,
+        record_sha256=record_sha256,
+    )
+
+
 def segments_of(units: Sequence[UnitId], rows_per_unit: int) -> tuple[Segment, ...]:
     """Sorted units as stretches without gaps."""
     found = []

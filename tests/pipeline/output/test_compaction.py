@@ -31,6 +31,8 @@ from unipic.pipeline.output.compaction import Compacted, Compaction
 from unipic.pipeline.output.compaction import compact as compact_ledger
 from unipic.pipeline.output.ledger import Ledger
 from unipic.pipeline.output.recovery import recover
+from unipic.pipeline.preflight import preflight
+from unipic.pipeline.run import what_is_left
 from unipic.pipeline.stages import commit as committing
 from unipic.pipeline.storage.storage import Storage
 
@@ -450,3 +452,23 @@ class Dying(Storage):
 def test_the_benchmark_shows_one_file_of_small_rows_that_opens_as_fast_as_one() -> None:
     found = bench_compact(2_000)
     assert found.files == (16, 1) and found.row_bytes[1] < min(120, found.row_bytes[0])
+
+
+def test_a_resume_and_a_status_of_a_merged_output_read_no_record_and_few_receipts(job: Job) -> None:
+    run_here(job, only={"a.parquet", "b.parquet"})
+    compact(job.output.uri, STORAGE)
+    run_here(job, only={"a.parquet", "b.parquet", "c.parquet"})
+    before = status(job.output.uri, STORAGE)
+    record, *others = Path(job.output.uri, "_unipic/packs").iterdir()
+    assert others == []
+    moved = record.rename(record.with_suffix(".away"))
+
+    now = status(job.output.uri, STORAGE)
+    context, manifest, ledger = preflight(job, STORAGE)
+    work = what_is_left(context, manifest, ledger, ledger.snapshot(ledger.recorded()))
+
+    assert (now.ok, now.rejected, now.rejected_kinds) == (before.ok, before.rejected, before.rejected_kinds)
+    assert (work.tally.ok, work.tally.rejected, work.tally.units_left) == (now.ok, now.rejected, 0)
+    moved.rename(record)
+    retried = what_is_left(context, manifest, ledger, ledger.snapshot(ledger.recorded()), retry_rejected=True)
+    assert sum(len(wave.units) for wave in retried.queue.waves()) == 3
