@@ -9,7 +9,9 @@ from unipic.pipeline.audit.rejections import RejectedKind, Summary
 from unipic.pipeline.errors import OutputError
 from unipic.pipeline.job import Limits
 from unipic.pipeline.output.heartbeat import at_work
+from unipic.pipeline.output.layout import RUN
 from unipic.pipeline.output.ledger import Ledger
+from unipic.pipeline.output.run_record import Run
 from unipic.pipeline.output.seal import CHANGED, recorded_seal
 from unipic.pipeline.output.snapshot import Snapshot
 from unipic.pipeline.storage.storage import Storage
@@ -66,7 +68,7 @@ def status(output_uri: str, storage: Storage) -> Status:
     rows = sum(one.rows for one in run.files) * run.samples_per_row
     rate = _rate(sorted(recent))
     left = rows - ok - rejected
-    allowed = Limits(max_rejected=run.job["limits"]["max_rejected"]).rejected_allowed(rows)
+    allowed = _allowed(run, rows)
     others = tuple(at_work(ledger, tidy=False))
     return Status(
         name=run.name,
@@ -88,6 +90,17 @@ def status(output_uri: str, storage: Storage) -> Status:
         at_work=others,
         seal=_seal(ledger, snapshot),
     )
+
+
+def _allowed(run: Run, rows: int) -> int:
+    """How many rows the recorded job lets fail. Raises OutputError where its record says that in no form of ours."""
+    try:
+        return Limits(max_rejected=run.job["limits"]["max_rejected"]).rejected_allowed(rows)
+    except (ValueError, TypeError, LookupError) as error:
+        raise OutputError(
+            f"{RUN} of this output names no limits.max_rejected that can be read",
+            remedy="Restore it from a backup.",
+        ) from error
 
 
 @dataclass

@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from unipic.pipeline.records import Revision, Unit, UnitId
+from unipic.pipeline.records import Receipt, Revision, Unit, UnitId
 
 META = "_unipic"
 CARD = "README.md"
@@ -54,6 +54,7 @@ _UNIT = r"(?P<unit>[0-9a-f]{16}-\d{10,18})"
 _TAG = r"(?P<tag>(?:\.e\d+)?(?:\.r\d+)?)"
 _PART = re.compile(rf"(?P<folder>{DATA}|{REJECTED})/part-{_UNIT}{_TAG}\.parquet")
 _RECEIPT = re.compile(rf"{RECEIPTS}/{_UNIT}{_TAG}\.json")
+_ATTEMPT = re.compile(rf"{_UNIT}{_TAG}-[0-9a-f]{{12}}")
 _STAGED = re.compile(rf"{STAGING}/(?P<attempt>{_UNIT}{_TAG}-[0-9a-f]{{12}})/(?P<path>.+)")
 _IMAGE = re.compile(rf"{IMAGES}/(?P<key>[0-9a-f]{{16}})-(?P<row>\d{{10,18}})-(?P<sample>\d+){_TAG}\.(?:png|jpg|webp)")
 _PACK = re.compile(
@@ -155,6 +156,16 @@ def part_path(folder: str, unit: str, revision: Revision = FIRST) -> str:
 def parse_part(path: str) -> Named | None:
     """`part_path` backwards; None for any other path."""
     return _named(_PART.fullmatch(path))
+
+
+def check_paths(receipt: Receipt) -> None:
+    """Raises ValueError for a receipt that names files of others: what it names is read, moved and deleted."""
+    for part in receipt.parts:
+        named = parse_part(part.path)
+        if named is None or named.unit != receipt.unit:
+            raise ValueError(f"it names {part.path!r:.200}, which is no part of its unit")
+    if not _ATTEMPT.fullmatch(receipt.attempt):
+        raise ValueError(f"its attempt cannot be called {receipt.attempt!r:.200}")
 
 
 def image_path(unit: Unit, row: int, sample: int, suffix: str) -> str:

@@ -17,6 +17,7 @@ from unipic.pipeline.output.layout import (
     RECEIPTS,
     REJECTED,
     RUN,
+    check_paths,
     epoch_number,
     epoch_path,
     receipt_path,
@@ -227,6 +228,7 @@ class Ledger:
             receipt = Receipt.from_json(data)
             if (receipt.unit, receipt.revision) != (unit, revision):
                 raise ValueError(f"it is the receipt of {receipt.unit}{receipt.revision.tag}")
+            check_paths(receipt)
         except ValueError as error:
             remedy = "`unipic verify --repair` does its unit again."
             raise OutputError(f"the receipt {self.uri(path)} is damaged: {error}", remedy=remedy) from error

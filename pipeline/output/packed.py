@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from unipic.pipeline.errors import ObjectMissing, OutputError
 from unipic.pipeline.lineage import sha256
-from unipic.pipeline.output.layout import DATA, pack_attempt, pack_record_path, staged_path
+from unipic.pipeline.output.layout import DATA, check_paths, pack_attempt, pack_record_path, staged_path
 from unipic.pipeline.output.packs import Pack, PackIndex
 from unipic.pipeline.records import Part, Receipt, Revision, UnitId
 from unipic.pipeline.sealed import sealed, unsealed
@@ -61,7 +61,10 @@ class PackRecord:
         texts = unsealed(data).get("receipts")
         if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
             raise ValueError("it holds no receipts")
-        return cls([Receipt.from_json(one) for one in texts])
+        receipts = [Receipt.from_json(one) for one in texts]
+        for one in receipts:
+            check_paths(one)
+        return cls(receipts)
 
     def first(self, part: str) -> int | None:
         """The row of the pack's file at which the rows of a part begin; None for a part that is not in it."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from unipic.pipeline.output.layout import NamedPack, parse_pack
 from unipic.pipeline.records import Part, Receipt, UnitId
 from unipic.pipeline.sealed import build
 
@@ -62,13 +63,17 @@ class Pack:
     @classmethod
     def from_json(cls, value: Any) -> Pack:
         """Raises ValueError, saying what is wrong."""
-        return build(
+        pack = build(
             cls,
             value,
             segments=lambda segments: tuple(build(Segment, one) for one in segments),
             finished=tuple,
             part=lambda part: build(Part, part),
         )
+        first = pack.segments[0].unit if pack.segments else None
+        if first is None or parse_pack(pack.part.path) != NamedPack(pack.id, pack.epoch, first):
+            raise ValueError(f"the path of pack {pack.id!r:.200} is not that of its id, epoch and first unit")
+        return pack
 
     def unit_ids(self, rows_per_unit: int) -> Iterator[UnitId]:
         """Its units, in the order of their rows in the file."""

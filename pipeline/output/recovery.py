@@ -11,6 +11,7 @@ from unipic.pipeline.output.layout import (
     REJECTED,
     STAGING,
     StagedFile,
+    parse_image,
     parse_part,
     parse_staged,
     staged_path,
@@ -95,7 +96,7 @@ def _delete_superseded(ledger: Ledger, snapshot: Snapshot) -> int:
 
 def _counts(path: str, receipt: Receipt) -> bool:
     """Whether `path` is still part of the unit that `receipt` describes; images go with their unit's data."""
-    return parse_part(path) is None or path in {part.path for part in receipt.parts}
+    return parse_image(path) is not None or path in {part.path for part in receipt.parts}
 
 
 def delete_staged(ledger: Ledger, files: list[StagedFile]) -> None:

@@ -25,6 +25,9 @@ from unipic.pipeline.storage.storage import Storage
 LAYOUT = 3
 """Of the output folder; raised when another version could not read or resume it."""
 
+MOST_ROWS = 2**40
+"""Of a manifest file: a damaged record must not make a table of units that no memory holds."""
+
 Action = Literal["claim", "extend", "redo", "prune", "repair", "compact"]
 
 
@@ -70,8 +73,12 @@ class Identity:
         identity = build(cls, value)
         if identity.fingerprint != digest(identity.fields):
             raise ValueError("its fingerprint is not that of its fields")
-        if not isinstance(identity.fields.get("params"), dict):
+        params = identity.fields.get("params")
+        if not isinstance(params, dict):
             raise ValueError("its fields name no params")
+        samples = params.get("samples_per_row", 1)
+        if type(samples) is not int or samples < 1 or identity.rows_per_unit < 1:
+            raise ValueError("its samples_per_row and rows_per_unit must be at least 1")
         return identity
 
     @classmethod
@@ -122,13 +129,18 @@ class Epoch:
     @classmethod
     def from_json(cls, data: bytes) -> Epoch:
         """Raises ValueError, saying what is wrong."""
-        return build(
+        epoch = build(
             cls,
             unsealed(data),
             files=lambda files: tuple(build(ManifestFile, one) for one in files),
             left_out=tuple,
             packs=lambda packs: tuple(Pack.from_json(one) for one in packs),
         )
+        for one in epoch.files:
+            one.name.encode()  # a name that is no text makes no key; UnicodeEncodeError is a ValueError
+            if not 0 <= one.rows <= MOST_ROWS:
+                raise ValueError(f"the manifest file {one.name!r:.200} cannot have {one.rows} rows")
+        return epoch
 
     def same_content(self, other: Epoch) -> bool:
         ours, theirs = ((one.files, one.code_version, one.digests, one.since, one.packs) for one in (self, other))

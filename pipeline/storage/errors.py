@@ -76,6 +76,13 @@ def too_many_bytes(uri: str, size_bytes: int, max_bytes: int) -> TooManyBytes:
     return TooManyBytes(f"{uri} has {size_bytes:,} bytes, more than the {max_bytes:,} allowed.")
 
 
+def unreadable_answer(uri: str) -> StorageError:
+    return StorageError(
+        f"The store's answer about {uri} is none of S3: a name, a size or a time in it is missing or cannot be read.",
+        remedy="Check storage.endpoint_url (--endpoint-url).",
+    )
+
+
 def not_an_endpoint(endpoint_url: str, what: str) -> StorageError:
     """For answers that no S3 store gives."""
     return StorageError(

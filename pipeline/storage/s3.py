@@ -16,7 +16,7 @@ from botocore import UNSIGNED
 
 from unipic.pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageUnavailable
 from unipic.pipeline.storage.answers import MODIFIED, Contact, checked_session, read_body, version_of
-from unipic.pipeline.storage.errors import ConditionFailed, from_request
+from unipic.pipeline.storage.errors import ConditionFailed, from_request, unreadable_answer
 from unipic.pipeline.storage.event_loop import EventLoop
 from unipic.pipeline.storage.options import StorageOptions
 from unipic.pipeline.storage.waiting import MIN_BYTES_PER_S, Waiting
@@ -151,6 +151,8 @@ class S3:
             asked["StartAfter"] = split(start_after)[1]
         answer = self._call(folder_uri, "LIST", lambda: self._client.list_objects_v2(**asked), waiting)
         contents = answer.get("Contents", ())
+        if any(not item.get("Key") or item.get("Size", 0) < 0 for item in contents):
+            raise unreadable_answer(folder_uri)
         found = [
             (f"s3://{bucket}/{item['Key']}", int(item.get("Size", 0)), version_of(item))
             for item in contents
@@ -173,6 +175,8 @@ class S3:
             return self._loop.run(make, waiting)
         except StorageError:
             raise
+        except ValueError as error:  # botocore's, for a number or a time that is none
+            raise unreadable_answer(uri) from error
         except Exception as error:  # whatever comes from below gets a name of ours, or is raised as it is
             mapped = from_request(error, uri)
             if mapped is None:

@@ -151,6 +151,25 @@ def test_json_where_a_listing_should_be_is_no_empty_folder() -> None:
         list(client(url).list("s3://b/d"))
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        "<Size>3</Size>",
+        "<Key></Key><Size>3</Size>",
+        "<Key>d/a</Key><Size>many</Size>",
+        "<Key>d/a</Key><Size>-3</Size>",
+        "<Key>d/a</Key><Size>3</Size><LastModified>yesterday</LastModified>",
+    ],
+)
+def test_a_listing_with_a_name_a_size_or_a_time_that_is_none_ends_in_a_sentence(item: str) -> None:
+    listing = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{item}</Contents></ListBucketResult>"
+    with (
+        endpoint(says("200 OK", listing.encode(), Content_Type="application/xml")) as url,
+        pytest.raises(StorageError, match=r"The store's answer about s3://b/d is none of S3: a name, a size or a time"),
+    ):
+        list(client(url).list("s3://b/d"))
+
+
 # --- redirects -------------------------------------------------------------------------------------------------
 
 
