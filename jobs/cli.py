@@ -53,10 +53,10 @@ app = typer.Typer(
 
 \b
 First steps:
-  unipic evaluate shapes --sample 20       try the checkpoint that ships
-  unipic plan configs/generate.yaml        check a job, show what it will do
-  unipic run configs/generate.yaml         run it; the same command resumes it
-  unipic status s3://datasets/pictures     show its progress
+  unipic init prompts.csv > job.yaml       write a job for your prompts or images
+  unipic plan job.yaml                     check it, show what it will do
+  unipic run job.yaml                      run it; the same command resumes it
+  unipic status out/prompts-generate       show its progress
 
 \b
 Exit codes: 0 done · 1 job or usage error · 2 too many rejected rows ·

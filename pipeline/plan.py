@@ -165,6 +165,7 @@ def _forecast(sound: Sound, storage: Storage, notes: list[str]) -> tuple[Needs |
     if sample.rejected:
         share = f"{sample.rejected:,} of {sample.rows:,} sampled prompts would be rejected"
         over = sample.rejected > job.limits.rejected_allowed(sample.rows)
-        limit = f"; limits.max_rejected is {job.limits.max_rejected}" if over else ""
+        allowed = f"limits.max_rejected is {job.limits.max_rejected}"
+        limit = f"; {allowed}, so expect the run to stop with exit code 2" if over else ""
         notes.append(f"{share}, e.g. {sample.example}{limit}")
     return forecast, sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,8 @@ from unipic.pipeline.errors import SpecError
 from unipic.pipeline.job import TASKS, AnyJob, CaptionJob, EditJob, GenerateJob, Job
 
 JOBS: dict[str, type[Job]] = {"generate": GenerateJob, "edit": EditJob, "caption": CaptionJob}
+_EMPTY = "is empty; `unipic init MANIFEST > job.yaml` writes a job"
+_MANIFESTS = (".parquet", ".pq", ".csv", ".tsv", ".jsonl", ".ndjson", ".txt")  # .json may be a job: JSON is YAML
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
@@ -58,6 +61,9 @@ def _text(path: Path) -> str:
     remedy = "Give the path of a job file."
     if path.is_dir():
         raise SpecError(f"{path} is a folder, not a job file", remedy=remedy)
+    if path.suffix.lower() in _MANIFESTS and path.exists():
+        write = f"`unipic init {shlex.quote(str(path))} > job.yaml` writes a job for it."
+        raise SpecError(f"{path} looks like a manifest, not a job file", remedy=write)
     try:
         with path.open("rb") as stream:
             data = stream.read(yaml_file.FILE_MAX_BYTES + 1)
@@ -86,7 +92,7 @@ class _Draft:
             self._add(place, message, line=line)
         if not isinstance(self.values, dict):
             if not self.faults:
-                self._add((), "is empty" if self.values is None else "must be a map of keys, such as `name: my-job`")
+                self._add((), _EMPTY if self.values is None else "must be a map of keys, such as `name: my-job`")
             self._stop()
 
     def override(self, text: str) -> None:

@@ -11,8 +11,10 @@ from unipic.pipeline.job import Task
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_ROW_NOUNS = ("row", "sample", "example", "item", "record", "prompt", "question", "image", "photo", "picture", "img")
+"""Of names such as prompt_id; other nouns (user_id, class_id) may name what many rows share."""
 _NAMES = {
-    "id": ("id", "key", "uid", "uuid", "__key__"),
+    "id": ("id", "key", "uid", "uuid", "__key__", *(f"{noun}_id" for noun in _ROW_NOUNS)),
     "prompt": ("prompt", "instruction", "text", "caption", "question", "description", "txt"),
     "image": ("image", "picture", "photo", "img", "url", "image_url", "path", "image_path", "file", "file_name"),
 }

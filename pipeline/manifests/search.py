@@ -10,6 +10,7 @@ from unipic.pipeline.errors import EmptyManifest, ManifestError
 from unipic.pipeline.images.archives import archive_kind
 from unipic.pipeline.manifests import image_folder
 from unipic.pipeline.manifests.table_formats import refuse_tables
+from unipic.pipeline.near import near
 from unipic.pipeline.storage.paths import is_remote, local_path, relative
 from unipic.pipeline.storage.storage import FileInfo, Storage
 
@@ -147,9 +148,21 @@ def _at(uri: str, storage: Storage, *, tables: bool) -> Found:
     if not found:
         if not is_remote(uri) and os.path.isdir(folder):
             raise EmptyManifest(f"The folder {folder} is empty: no manifest and no images in it.")
-        raise ManifestError(f"There is no manifest at {uri}: no file, and no folder with files in it.")
+        remedy = "" if is_remote(uri) else _near(folder)
+        raise ManifestError(f"There is no manifest at {uri}: no file, and no folder with files in it.", remedy=remedy)
     readable = [info for info in every if format_of(info.uri) or image_folder.is_image(info.uri)]
     return Found(folder, found, [info for info in readable if _hidden(names[info.uri])])
+
+
+def _near(path: str) -> str:
+    """The name next to a missing `path` that may be meant, as a hint; "" without one."""
+    parent, name = os.path.split(path)
+    try:
+        known = [entry for entry in os.listdir(parent) if not _hidden(entry)]
+    except OSError:
+        return ""
+    close = near(name, known)
+    return f'Did you mean "{close}"?' if close else ""
 
 
 def _outside(found: Sequence[FileInfo], folder: str, output: str) -> list[FileInfo]:

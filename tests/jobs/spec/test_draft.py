@@ -42,6 +42,8 @@ def drafted(folder: Path, machine: Machine = CPU, **wishes: Any) -> Job:
     [
         ({"key": pa.string(), "prompt": pa.string()}, "generate", {"id": "key", "prompt": "prompt"}),
         ({"ID": pa.int64(), "Text": pa.large_string()}, "generate", {"id": "ID", "prompt": "Text"}),
+        ({"prompt_id": pa.string(), "prompt": pa.string()}, "generate", {"id": "prompt_id", "prompt": "prompt"}),
+        ({"user_id": pa.string(), "prompt": pa.string()}, "generate", {"prompt": "prompt"}),
         ({"words": pa.string(), "score": pa.float64()}, "generate", {"prompt": "words"}),
         ({"id": pa.string(), "image": PICTURE, "caption": pa.string()}, "caption", {"id": "id", "image": "image"}),
         ({"photograph": PICTURE, "size": pa.int64()}, "caption", {"image": "photograph"}),

@@ -165,7 +165,7 @@ def test_a_python_tag_is_refused_and_nothing_is_run(tmp_path: Path) -> None:
 
 def test_broken_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     assert faults_of("name: x\n  task: y\n", tmp_path)[0].startswith("job.yaml:2: is not valid YAML: ")
-    assert faults_of("", tmp_path) == ["job.yaml:1: is empty"]
+    assert faults_of("", tmp_path) == ["job.yaml:1: is empty; `unipic init MANIFEST > job.yaml` writes a job"]
     assert faults_of("- a\n", tmp_path) == ["job.yaml:1: must be a map of keys, such as `name: my-job`"]
 
 
@@ -220,6 +220,14 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
         load_job(tmp_path / "nowhere.yaml")
     with pytest.raises(SpecError, match="is a folder, not a job file"):
         load_job(tmp_path)
+
+
+def test_a_manifest_in_the_place_of_its_job_is_named_with_the_command_that_writes_one(tmp_path: Path) -> None:
+    path = tmp_path / "my prompts.csv"
+    path.write_text("key,prompt\na,a red circle\n")
+    with pytest.raises(SpecError, match="looks like a manifest, not a job file") as caught:
+        load_job(path)
+    assert caught.value.remedy == f"`unipic init '{path}' > job.yaml` writes a job for it."
 
 
 def test_a_column_is_kept_once(tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ def test_a_folder_or_file_with_brackets_in_its_name_is_a_manifest(tmp_path: Path
         discover(Input(manifest=f"{tmp_path}/man [v3]"), STORAGE)
 
 
+def test_a_misspelt_manifest_is_answered_with_its_neighbour(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "prompts.parquet", ["x"])
+    for name, remedy in {"prompt.parquet": 'Did you mean "prompts.parquet"?', "zzz": "", "no/where": ""}.items():
+        with pytest.raises(ManifestError, match="There is no manifest at") as caught:
+            discover(Input(manifest=f"{tmp_path}/{name}"), STORAGE)
+        assert caught.value.remedy == remedy
+
+
 @pytest.mark.parametrize("suffix", [b".parquet", b".png"])
 def test_a_file_whose_name_is_not_utf8_is_refused_by_name(tmp_path: Path, suffix: bytes) -> None:
     write_prompts(tmp_path / "manifest" / "a.parquet", ["x"])
