@@ -29,7 +29,8 @@ def compact_output(
     Readers of data/ may miss some rows while it runs, and never see one twice. Interrupt it at any time: the same
     command goes on. No run may be active on the output. `output.part_mb` in a job does the same when a run ends.
 
-    A job that reads this output as its manifest takes the merged files for new ones: compact before you chain.
+    A sealed output needs a new seal then: compact before you seal. A job that reads this output as its manifest takes
+    the merged files for new ones: compact before you chain.
 
     \b
     Examples:
@@ -37,6 +38,7 @@ def compact_output(
       unipic compact s3://datasets/captions --part-mb 128
     """
     from unipic.pipeline.output.compaction import compact
+    from unipic.pipeline.output.layout import SEAL
     from unipic.pipeline.output.ledger import Ledger
 
     storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
@@ -53,5 +55,7 @@ def compact_output(
     elif done.packs:
         files = f"{count(done.files_before, 'data file')} merged into {done.files_after:,}"
         say(f"{output}: {files}; {count(done.units, 'unit')} in {count(done.packs, 'new file')}")
+        if storage.exists(f"{output.rstrip('/')}/{SEAL}"):
+            say("  changed since it was sealed; `unipic seal` makes a new seal")
     else:
         say(f"{output}: nothing to merge; {count(done.files_after, 'data file')}")

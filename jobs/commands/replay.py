@@ -19,6 +19,7 @@ from unipic.jobs.terminal.options import (
     RowName,
     storage_from_options,
 )
+from unipic.jobs.terminal.steps import Steps
 
 if TYPE_CHECKING:
     from unipic.pipeline.audit.replay import Replayed
@@ -64,7 +65,9 @@ def replay_row(
         raise JobError(f"cannot write {save}: the folder {save.absolute().parent} does not exist")
     reference = against.read_bytes() if against is not None else None
     storage = storage_from_options(endpoint_url=endpoint_url, region=region, anonymous=anonymous)
-    replayed = replay(output, row, storage, against=reference)
+    with Steps() as steps:
+        steps("generating the row again")
+        replayed = replay(output, row, storage, against=reference)
     if save is not None:
         try:
             save.write_bytes(replayed.after)

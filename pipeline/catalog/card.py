@@ -170,10 +170,14 @@ rows = rows.cast_column("image", datasets.Image())
 def _facts(job: Job, run: Run) -> list[tuple[str, ...]]:
     place = job.model.checkpoint
     checkpoint = place if place == BUILTIN_CHECKPOINT else place.rstrip("/").rpartition("/")[2]
+    files = f"{len(run.files):,} file{'s' * (len(run.files) != 1)}"
     return [
         ("task", job.task),
         ("checkpoint", f"{checkpoint}, SHA-256 `{run.fields['checkpoint']}`"),
-        ("manifest", f"{sum(one.rows for one in run.files):,} rows in {len(run.files):,} files"),
+        (
+            "manifest",
+            f"{sum(one.rows for one in run.files):,} rows in {files}",
+        ),
         ("images per row", f"{run.samples_per_row}"),
         ("output version", f"{OUTPUT_VERSION}"),
         ("code", f"`{run.epoch.code_version}`"),

@@ -89,6 +89,13 @@ def test_a_sealed_output_is_held_against_the_digest_that_was_printed(job: Job, c
     assert code == 1 and f"the digest of this output is {digest}, not {wrong}" in out
 
 
+def test_compacting_a_sealed_output_says_that_it_needs_a_new_seal(job: Job, command: Command) -> None:
+    assert command("seal", job.output.uri)[0] == 0
+    changed = "  changed since it was sealed; `unipic seal` makes a new seal\n"
+    assert command("compact", job.output.uri)[1].endswith(f" in 1 new file\n{changed}")
+    assert changed in command("verify", job.output.uri)[1]
+
+
 def test_an_output_is_compacted_once_and_stays_sound(job: Job, command: Command) -> None:
     code, out, _ = command("compact", job.output.uri)
     assert code == 0 and out == f"{job.output.uri}: 4 data files merged into 1; 4 units in 1 new file\n"

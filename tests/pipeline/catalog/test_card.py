@@ -43,7 +43,7 @@ def test_a_card_says_what_the_rows_are_and_how_they_were_made(tmp_path: Path) ->
     assert [one["config_name"] for one in metadata(text)["configs"]] == ["data", "rejected"]
     for column in [*data_schema(job).names, "note", "lineage_id", "prompt_sent"]:
         assert f"| `{column}` |" in text
-    for fact in ("SHA-256 `", '"num_iterations": 32', "3 rows in 1 files"):
+    for fact in ("SHA-256 `", '"num_iterations": 32', "3 rows in 1 file |"):
         assert fact in text
     assert str(tmp_path) not in text
     assert verify(job.output.uri, STORAGE).ok
