@@ -174,10 +174,7 @@ def _facts(job: Job, run: Run) -> list[tuple[str, ...]]:
     return [
         ("task", job.task),
         ("checkpoint", f"{checkpoint}, SHA-256 `{run.fields['checkpoint']}`"),
-        (
-            "manifest",
-            f"{sum(one.rows for one in run.files):,} rows in {files}",
-        ),
+        ("manifest", f"{sum(one.rows for one in run.files):,} rows in {files}"),
         ("images per row", f"{run.samples_per_row}"),
         ("output version", f"{OUTPUT_VERSION}"),
         ("code", f"`{run.epoch.code_version}`"),
