@@ -124,7 +124,7 @@ def test_all_faults_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> Non
         "job.yaml:8 params.guidance: must be at least 1, got 0",
         "job.yaml:11 compute.batch_size: must be at least 1, got 0",
         "job.yaml:12 extra: unknown key; "
-        "valid keys: name, task, input, model, params, output, compute, limits, storage",
+        "valid keys: name, task, input, model, params, output, compute, limits, storage, openlineage",
         "--set limits.max_hours: must be more than 0, got 0",
     ]
 
