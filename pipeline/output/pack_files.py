@@ -25,6 +25,7 @@ from unipic.pipeline.output.layout import (
     pack_path,
     pack_record_path,
     parse_pack,
+    parse_part,
     parse_staged,
     receipt_path,
     staged_path,
@@ -185,6 +186,16 @@ def settle_packs(ledger: Ledger, run: Run) -> None:
             waiting.append(packs[named.id])
     for pack in waiting:
         _absorb(ledger, run, pack)
+    if packs:  # a copy inside the store that was under way when its part was deleted may have brought it back
+        returned = (path for path in ledger.list(DATA, prefix="part-") if _is_packed(path, run))
+        ledger.storage.delete_all(ledger.uri(path) for path in returned)
+
+
+def _is_packed(path: str, run: Run) -> bool:
+    """Whether a pack has the rows of this part."""
+    named = parse_part(path)
+    packed = run.packed.number(named.unit) if named is not None else None
+    return named is not None and packed is not None and named.revision <= Revision(run.since(named.unit), packed)
 
 
 def _absorb(ledger: Ledger, run: Run, pack: Pack) -> None:

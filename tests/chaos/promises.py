@@ -250,8 +250,7 @@ def _rows(data: bytes) -> tuple[tuple[Row, str], ...]:
     )
 
 
-def rows_of(files: Files) -> Iterator[tuple[str, Row, str]]:
-    """(folder, row, prompt) of every row in these parts."""
-    for path, data in files.items():
-        for row, prompt in _rows(data):
-            yield path.partition("/")[0], row, prompt
+def rows_of(files: Files) -> Iterator[tuple[Row, str]]:
+    """(row, prompt) of every row in these parts."""
+    for data in files.values():
+        yield from _rows(data)

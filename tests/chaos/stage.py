@@ -251,11 +251,11 @@ class Stage:
             raise self._broken(f"another run changed a whole output: {staged}")
 
     def _visible(self) -> dict[str, object]:
-        """What readers see: files, or the rows in them where a compaction that wakes may merge files."""
+        """What readers see: files, or the rows in them where a process that wakes may merge or retry some."""
         seen = {path: data for path, data in self.files().items() if path.startswith(("data", "rejected"))}
-        if not any(driver.purpose.compact for driver in self.drivers):
+        if not any(driver.purpose.compact or driver.purpose.retry for driver in self.drivers):
             return dict(seen)
-        return {f"{name} {row}": prompt for name, row, prompt in rows_of(seen)}
+        return {str(row): prompt for row, prompt in rows_of(seen)}
 
     def run_quietly(self, purpose: Purpose) -> None:
         """One process from its start to its end, with nothing beside it."""

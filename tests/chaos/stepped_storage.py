@@ -88,6 +88,9 @@ class BucketRemote:
     def delete(self, uri: str) -> None:
         self._do(f"DELETE {uri}", lambda: self.bucket.delete(uri))
 
+    def discard(self, uri: str) -> None:
+        """What may be deleted later is not: a process may end before it has enough of that for one request."""
+
     def delete_all(self, uris: Sequence[str]) -> None:
         """One request, during which others see some of the objects gone and some there."""
         for uri in uris:

@@ -347,6 +347,20 @@ def test_a_retry_that_sleeps_through_a_compaction_adds_its_rows_once(
     check(job, data=4, rejected=0)
 
 
+def test_a_part_that_comes_back_beside_its_pack_goes_with_the_next_run(job: Job) -> None:
+    run_here(job)
+    part = next(Path(job.output.uri, "data").iterdir())
+    copied = part.read_bytes()
+    compact(job.output.uri, STORAGE)
+    part.write_bytes(copied)
+    assert verify(job.output.uri, STORAGE).counts == {"superseded file": 1}
+
+    run_here(job)
+
+    assert not part.exists()
+    check(job, data=27, rejected=6)
+
+
 def test_a_worker_that_has_seen_an_epoch_before_deletes_no_pack_of_a_later_one(job: Job) -> None:
     run_here(job)
     ledger = Ledger(job.output.uri, STORAGE)
