@@ -54,7 +54,16 @@ class RemoteClient:
         return RemoteClient, (self.actor,)
 
     def request_load(self, actor: str) -> Permission:
-        permission: Permission = self._call("request_load", actor)
+        """As `Supervisor.request_load`; "leave" where the supervisor is gone because its run has ended.
+
+        Ray would print an error of a replica that still waits then, to whoever uses that Ray next.
+        """
+        from ray.exceptions import RayActorError
+
+        try:
+            permission: Permission = self._call("request_load", actor)
+        except RayActorError:
+            return "leave"
         return permission
 
     def warmup_loaded(self, seconds: float) -> None:

@@ -58,3 +58,10 @@ def test_a_supervisor_that_is_gone_is_an_error_that_says_so(actor: Any) -> None:
     ray.kill(actor)
     with pytest.raises(RayLost, match=r"the run's supervisor, .*, has ended\. Committed units are safe"):
         ask_health(actor)
+
+
+def test_a_replica_that_waits_for_a_run_that_has_ended_leaves_without_an_error(actor: Any) -> None:
+    client = RemoteClient(actor)
+    assert client.request_load("one") == "warm up" and client.request_load("two") == "wait"
+    ray.kill(actor)
+    assert client.request_load("two") == "leave"
