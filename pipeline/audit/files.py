@@ -24,6 +24,7 @@ from unipic.pipeline.output.layout import (
     STAGING,
     WITHDRAWN,
     epoch_number,
+    epoch_path,
     parse_pack,
     parse_part,
     parse_receipt,
@@ -106,6 +107,10 @@ class FileAudit:
         return self._foreign(path)
 
     def _foreign(self, path: str) -> Problem:
+        owner = owner_of(path, self.snapshot.rows_per_unit)
+        if owner is not None and owner[1].since > self.snapshot.run.epoch.number:
+            message = f"is gone, and {path} is of it; restore it from a backup"
+            return Problem(ProblemKind.ALTERED_RECORD, epoch_path(owner[1].since), message)
         message = "belongs to no receipt"
         if not path.startswith((f"{META}/", *(f"{folder}/" for folder in PUBLISHED))):
             message += "; move it away: --repair moves only files inside data/, rejected/, images/ and _unipic/"
@@ -131,6 +136,8 @@ class FileAudit:
         assert named is not None
         if self.snapshot.is_packed(named):
             yield Problem(ProblemKind.LEFT_OVER, path, "is of a commit that a pack has; the next run deletes it")
+        elif named.revision.since > self.snapshot.run.since(unit):
+            yield self._foreign(path)
         elif not self.snapshot.holds(named):
             yield Problem(ProblemKind.LEFT_OVER, path, "is of an epoch that is over; the next run deletes it")
 

@@ -132,6 +132,9 @@ class Ledger:
             OtherOutputVersion: its rows are of another output version.
         """
         run = self.run()
+        if run is not None and not run.epoch.number and not self.is_unclaimed():
+            remedy = "Restore it from a backup, or choose another output folder."
+            raise OutputError(f"{self.uri(epoch_path(1))} is gone, and there are receipts of it", remedy=remedy)
         if run is None or not run.epoch.number:
             remedy = "Give the output.uri of a job that was run."
             raise OutputError(f"{self.output_uri} holds no output of ours", remedy=remedy)

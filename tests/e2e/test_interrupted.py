@@ -22,12 +22,13 @@ pytestmark = pytest.mark.slow
 ROWS = 240
 
 
-def wait_for_receipt(output: Path) -> None:
+def wait_for_receipt(output: Path, run: subprocess.Popen[str]) -> None:
     """Return when the first unit is committed."""
     tick = threading.Event()
     for _ in range(int(HANGS_S * 20)):
         if list((output / "_unipic" / "receipts").glob("*.json")):
             return
+        assert run.poll() is None, run.communicate()[0]
         tick.wait(0.05)
     raise AssertionError(f"no unit was committed within {HANGS_S:.0f} s")
 
@@ -48,7 +49,7 @@ def test_an_interrupted_run_exits_with_3_and_the_same_command_goes_on(
     )
     command = [sys.executable, "-m", "unipic.jobs.cli", "run", job]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    wait_for_receipt(tmp_path / "out")
+    wait_for_receipt(tmp_path / "out", run)
     os.kill(run.pid, sign)
     said, _ = run.communicate(timeout=HANGS_S)
     assert run.returncode == 3, said

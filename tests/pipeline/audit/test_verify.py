@@ -15,7 +15,7 @@ from tests.damage import (
     plan_of,
     prompts,
 )
-from tests.fakes import FakeEngine, all_rows, make_job
+from tests.fakes import FakeEngine, all_rows, make_job, write_prompts
 from tests.inprocess import run_here
 from unipic.jobs.terminal.formatting import as_json
 from unipic.pipeline.audit.export import export
@@ -99,3 +99,18 @@ def test_an_output_given_as_a_file_address_is_the_same_output(tmp_path: Path) ->
 def test_a_report_names_damaged_units_in_a_sorted_list(job: Job) -> None:
     units = sorted([miscount(job, "b.parquet"), miscount(job, "a.parquet")])
     assert verify(job.output.uri, Storage()).as_dict()["damaged_units"] == units
+
+
+def test_an_epoch_that_is_gone_is_named_and_what_is_of_it_stays(job: Job, tmp_path: Path) -> None:
+    run_here(job)
+    write_prompts(tmp_path / "manifest" / "b.parquet", ["new", "newer"])
+    run_here(job, redo_changed=True)
+    meta = Path(job.output.uri, "_unipic")
+    (meta / "epochs" / "000002.json").unlink()
+    report = verify(job.output.uri, Storage())
+    assert report.verdict == "damaged" and not report.foreign
+    gone = [one for one in report.problems if one.where == "_unipic/epochs/000002.json"]
+    assert gone and all("is gone" in one.message and "restore it from a backup" in one.message for one in gone)
+    (meta / "epochs" / "000001.json").unlink()
+    (problem,) = verify(job.output.uri, Storage()).problems
+    assert "_unipic/epochs/000001.json is gone" in problem.message and "Restore it from a backup" in problem.message
