@@ -10,8 +10,8 @@ READY := $(VENV)/.ready
 # Tests run side by side, for much of their time is waiting; those of a file in one process. K=word runs a part.
 WORKERS ?= 4
 K ?=
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
-PYTEST := $(BIN)/python -m pytest -q --durations=15 --durations-min=5 $(if $(K),-k "$(K)",$(SIDE_BY_SIDE))
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -q --durations=15 --durations-min=5 $(if $(K),-k "$(K)",$(SIDE_BY_SIDE))
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -36,6 +36,8 @@ check: $(READY)  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# More Rays at once than that start too slowly on two cores.
+drills: WORKERS = 3
 drills: $(READY)  ## the long tests: whole runs of the command line, killed workers, what the model has learned
 	$(PYTEST) -m slow
 
