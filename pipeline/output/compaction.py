@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -188,7 +188,8 @@ class Compaction:
                 remedy="Run the same command again.",
             )
         self.packs += len(self._staged)
-        self.run = self.ledger.recorded()
+        # Not the latest epoch: one that another process opened meanwhile must refuse the next of ours.
+        self.run = replace(self.run, epoch=epoch)
         settle_packs(self.ledger, self.run)
         self._staged, self._open = [], {}
 

@@ -26,7 +26,8 @@ from unipic.pipeline.bench.compact import bench_compact
 from unipic.pipeline.crashpoints import POINTS
 from unipic.pipeline.errors import JobError, OutputError
 from unipic.pipeline.job import Job
-from unipic.pipeline.output import pack_files
+from unipic.pipeline.output import compaction, pack_files
+from unipic.pipeline.output.claims import claim
 from unipic.pipeline.output.compaction import Compacted, Compaction
 from unipic.pipeline.output.compaction import compact as compact_ledger
 from unipic.pipeline.output.ledger import Ledger
@@ -345,6 +346,31 @@ def test_a_retry_that_sleeps_through_a_compaction_adds_its_rows_once(
     check(job, data=4, rejected=0)
     compact(job.output.uri, STORAGE)
     check(job, data=4, rejected=0)
+
+
+def test_a_redo_between_two_commits_of_a_compaction_refuses_the_second(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here(job)
+    monkeypatch.setattr(compaction, "PACKS_AT_ONCE", 1)
+
+    class Interrupted(Storage):
+        """Another process redoes a file as soon as the first epoch of the compaction is there."""
+
+        def put_if_absent(self, uri: str, data: bytes) -> bool:
+            put = super().put_if_absent(uri, data)
+            if uri.endswith("epochs/000002.json"):
+                write_prompts(tmp_path / "manifest" / "c.parquet", ["new", "newer"])
+                context, manifest, other = preflight(job, STORAGE)
+                claim(other, job, manifest, context.checkpoint_digest, redo_changed=True)
+            return put
+
+    two_parts = 2 * max(one.stat().st_size for one in Path(job.output.uri, "data").iterdir())
+    with pytest.raises(OutputError, match="was changed by another process while it was compacted"):
+        Compaction(Ledger(job.output.uri, Interrupted()), part_bytes=two_parts, on_units=lambda *_: None).compact()
+
+    run_here(job)
+    check(job, data=20, rejected=4)
 
 
 def test_a_part_that_comes_back_beside_its_pack_goes_with_the_next_run(job: Job) -> None:
