@@ -20,7 +20,7 @@ class RayProcesses:
         self.seen: dict[psutil.Process, str] = {}
 
     def look(self) -> None:
-        """Remember those that are alive now: once their parent has died they are nobody's descendants."""
+        """Remember those that are alive now: once their parent has died they are no descendants of ours."""
         for process in _descendants():
             if process not in self.before and process not in self.seen:
                 with contextlib.suppress(psutil.Error):

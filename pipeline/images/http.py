@@ -255,7 +255,9 @@ def _body(response: http.client.HTTPResponse, shown: str, max_bytes: int) -> byt
         raise too_large
     packed = response.getheader("Content-Encoding", "identity").strip().lower()
     if packed not in {"", "identity", "gzip", "x-gzip", "deflate"}:
-        raise RowError(RejectionKind.UNREADABLE_PICTURE, f"{shown} is sent packed in a way nobody asked for.")
+        raise RowError(
+            RejectionKind.UNREADABLE_PICTURE, f"{shown} is sent with a content encoding that was not asked for."
+        )
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed not in {"", "identity"} else None
     body = bytearray()
     while piece := response.read(CHUNK_BYTES):

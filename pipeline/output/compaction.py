@@ -118,10 +118,7 @@ class Compaction:
 
     def _stretches(self, snapshot: Snapshot) -> Iterator[list[UnitId]]:
         """Done units that are worth merging, in order, up to the next pack that stays as it is."""
-        loose = {pack.id for unit in snapshot.units() if (pack := self._loose(snapshot, unit))}
-        stays = {
-            pack.id for pack in self.run.epoch.packs if pack.id not in loose and pack.part.bytes >= self.part_bytes // 2
-        }
+        stays = {pack.id for pack in snapshot.closed_packs() if pack.part.bytes >= self.part_bytes // 2}
         stretch: list[UnitId] = []
         for unit in snapshot.units():
             pack = self.run.packed.find(unit)
@@ -132,13 +129,6 @@ class Compaction:
                 stretch = []
         if stretch:
             yield stretch
-
-    def _loose(self, snapshot: Snapshot, unit: UnitId) -> Pack | None:
-        """The pack of a unit that was committed again after it was packed."""
-        pack, revision = self.run.packed.find(unit), snapshot.revision(unit)
-        if pack is None or revision is None or revision.number == pack.numbers.get(unit, 0):
-            return None
-        return pack
 
     def _read_ahead(self, snapshot: Snapshot, units: list[UnitId]) -> Iterator[tuple[Receipt, list[pa.Table]]]:
         """The units' receipts and data rows, a few read at once."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import takewhile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,7 +173,7 @@ def settle_packs(ledger: Ledger, run: Run) -> None:
         return
     packs = run.packed.packs
     staged = [path for path in ledger.list(STAGING, recursive=True) if parse_pack(path)]
-    published = takewhile(lambda path: path.startswith(f"{DATA}/pack-"), ledger.list(DATA))
+    published = list(ledger.list(DATA, prefix="pack-"))
     waiting = []
     for path in [*published, *records, *staged]:
         named = parse_pack(path)
@@ -194,8 +193,7 @@ def settle_packs(ledger: Ledger, run: Run) -> None:
 def _is_packed(path: str, run: Run) -> bool:
     """Whether a pack has the rows of this part."""
     named = parse_part(path)
-    packed = run.packed.number(named.unit) if named is not None else None
-    return named is not None and packed is not None and named.revision <= Revision(run.since(named.unit), packed)
+    return named is not None and run.is_packed(named.unit, named.revision)
 
 
 def _absorb(ledger: Ledger, run: Run, pack: Pack) -> None:

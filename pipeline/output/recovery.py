@@ -61,8 +61,7 @@ def _settle(ledger: Ledger, snapshot: Snapshot, files: list[StagedFile]) -> bool
     unit, revision, attempt = files[0].unit, files[0].revision, files[0].attempt
     latest = snapshot.revision(unit)
     since = snapshot.run.since(unit)
-    packed = snapshot.run.packed.number(unit)
-    if revision.since < since or (packed is not None and revision.since == since and revision.number <= packed):
+    if revision.since < since or snapshot.run.is_packed(unit, revision):
         delete_staged(ledger, files)
         return True
     if latest is None or revision.since != since or revision.number > latest.number:

@@ -18,7 +18,7 @@ from unipic.pipeline.manifests.columns import bindings
 from unipic.pipeline.manifests.manifest import Manifest
 from unipic.pipeline.output.changes import changed, digests_of, removed
 from unipic.pipeline.output.packs import Pack, PackIndex
-from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, UnitId
+from unipic.pipeline.records import OUTPUT_VERSION, ManifestFile, Revision, UnitId
 from unipic.pipeline.sealed import build, digest, sealed, unsealed
 from unipic.pipeline.storage.storage import Storage
 
@@ -199,6 +199,11 @@ class Run:
     def packed(self) -> PackIndex:
         """The packs that count."""
         return PackIndex(self.epoch.packs)
+
+    def is_packed(self, unit: UnitId, revision: Revision) -> bool:
+        """Whether a pack holds this commit, or one after it."""
+        packed = self.packed.number(unit)
+        return packed is not None and revision <= Revision(self.since(unit), packed)
 
     def with_files(self, files: tuple[ManifestFile, ...]) -> Run:
         return replace(self, epoch=replace(self.epoch, files=files))

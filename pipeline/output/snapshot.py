@@ -45,8 +45,7 @@ class Snapshot:
 
     def is_packed(self, named: Named) -> bool:
         """Whether a pack holds this commit, or one after it."""
-        packed = self.run.packed.number(named.unit)
-        return packed is not None and named.revision <= Revision(self.run.since(named.unit), packed)
+        return self.run.is_packed(named.unit, named.revision)
 
     def _add_packs(self) -> None:
         """Take note of the commits that packs hold."""
